@@ -1,0 +1,1 @@
+"""Connectors read a source as Arrow record batches."""

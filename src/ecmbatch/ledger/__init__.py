@@ -1,0 +1,1 @@
+"""What is remembered: runs, attempts, partitions, checkpoints, verdicts, alerts."""

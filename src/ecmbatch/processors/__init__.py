@@ -1,0 +1,1 @@
+"""Processors transform Arrow record batches."""

@@ -1,0 +1,1 @@
+"""Run-scoped files that hold what would be published."""

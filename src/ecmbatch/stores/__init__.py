@@ -1,0 +1,1 @@
+"""Stores publish staged rows, exactly once."""
