@@ -1,0 +1,80 @@
+"""Runs and their states.
+
+A *run* is one logical execution of a job; it keeps its id through every *attempt* at it. What may follow
+what is decided here, by plain values; the ledger refuses everything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    QUEUED = "queued"
+    WAITING = "waiting"
+    IN_PROGRESS = "in_progress"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+    SUCCESS = "success"
+    FAILED = "failed"
+    VALIDATION_FAILED = "validation_failed"
+    HELD = "held"
+    ABANDONED = "abandoned"
+    SKIPPED = "skipped"
+
+
+FINAL = frozenset({RunStatus.SUCCESS, RunStatus.ABANDONED, RunStatus.SKIPPED})
+"""Nothing follows these."""
+
+ACTIVE = frozenset({RunStatus.IN_PROGRESS, RunStatus.STOPPING})
+"""An attempt is under way, or its worker died without a word."""
+
+CONTINUED_BY_RUN = frozenset(
+    {RunStatus.QUEUED, RunStatus.IN_PROGRESS, RunStatus.STOPPING, RunStatus.STOPPED, RunStatus.FAILED}
+)
+"""``run`` goes on with these; ``validation_failed`` and ``held`` runs wait for a person's decision."""
+
+_NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.QUEUED: frozenset(
+        {RunStatus.IN_PROGRESS, RunStatus.WAITING, RunStatus.SKIPPED, RunStatus.ABANDONED}
+    ),
+    RunStatus.WAITING: frozenset({RunStatus.IN_PROGRESS, RunStatus.SKIPPED, RunStatus.ABANDONED}),
+    RunStatus.IN_PROGRESS: frozenset(
+        {
+            RunStatus.IN_PROGRESS,  # taken over after its worker died
+            RunStatus.STOPPING,
+            RunStatus.STOPPED,
+            RunStatus.SUCCESS,
+            RunStatus.FAILED,
+            RunStatus.VALIDATION_FAILED,
+            RunStatus.ABANDONED,
+        }
+    ),
+    RunStatus.STOPPING: frozenset(
+        {
+            RunStatus.IN_PROGRESS,
+            RunStatus.STOPPED,
+            RunStatus.SUCCESS,  # the request came when everything was published
+            RunStatus.FAILED,
+            RunStatus.VALIDATION_FAILED,
+            RunStatus.ABANDONED,
+        }
+    ),
+    RunStatus.STOPPED: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED, RunStatus.SUCCESS}),
+    RunStatus.FAILED: frozenset(
+        {RunStatus.IN_PROGRESS, RunStatus.STOPPED, RunStatus.ABANDONED, RunStatus.SUCCESS}
+    ),
+    RunStatus.VALIDATION_FAILED: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED, RunStatus.SUCCESS}),
+    RunStatus.HELD: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED}),
+    RunStatus.SUCCESS: frozenset(),
+    RunStatus.ABANDONED: frozenset(),
+    RunStatus.SKIPPED: frozenset(),
+}
+
+
+def may_follow(status: RunStatus, following: RunStatus) -> bool:
+    """Tell whether a run in *status* may become *following*."""
+    return following in _NEXT[status]
