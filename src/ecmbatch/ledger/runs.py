@@ -1,0 +1,573 @@
+"""Runs and the attempts at them: launching, taking over, leases, fencing, ending."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete, UsageError
+from ecmbatch.ledger import tables
+from ecmbatch.ledger.database import Database
+from ecmbatch.ledger.owner import Owner
+from ecmbatch.ledger.records import AttemptRecord, Document, Fence, NewRun, RunRecord, Watermark
+from ecmbatch.protocol.checkpoint import PartitionStatus, rfc3339
+from ecmbatch.protocol.recovery import (
+    Launch,
+    LaunchDecision,
+    PartitionProgress,
+    RemainingWork,
+    remaining_work,
+)
+from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
+
+Clock = Callable[[], datetime]
+
+
+class Runs:
+    """The ledger's runs. *lease* is how long an attempt's claim holds without being renewed."""
+
+    def __init__(self, database: Database, clock: Clock, lease: timedelta) -> None:
+        self._database = database
+        self._clock = clock
+        self._lease = lease
+
+    # -- launching ---------------------------------------------------------------------------------
+
+    def launch(
+        self, new: NewRun, decide: Callable[[RunRecord | None], LaunchDecision], owner: Owner
+    ) -> tuple[LaunchDecision, RunRecord, Fence | None]:
+        """Create or continue a run of *new*'s lane, and claim it, in one transaction.
+
+        *decide* gets the lane's latest run. Where it answers ``REPLACE`` nothing is written: the latest run
+        comes back without a fence, for the caller to abandon first.
+
+        Raises :class:`~ecmbatch.errors.RunAlreadyActive` when a live attempt of the lane exists and
+        :class:`~ecmbatch.errors.RunAlreadyComplete` when the run's key was successful before.
+        """
+        now = self._clock()
+        try:
+            with self._database.write() as connection:
+                latest = self._latest(connection, new.job_id, new.lane)
+                self._refuse_if_live(connection, new.job_id, new.lane, now)
+                decision = decide(latest)
+                if latest is not None and decision.launch is Launch.REPLACE:
+                    return decision, latest, None
+                if latest is not None and decision.launch is Launch.CONTINUE:
+                    run = latest
+                else:
+                    run = self._create(connection, new, now)
+                fence = self._claim(connection, run, owner, now)
+                return decision, self._get(connection, run.run_id), fence
+        except IntegrityError as error:
+            raise RunAlreadyActive(f"another process started {new.job_id} at the same moment") from error
+
+    def resume(self, run_id: str, owner: Owner) -> tuple[RunRecord, Fence]:
+        """Claim an existing run for a new attempt.
+
+        Raises ``UsageError`` (no such run), ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
+        """
+        now = self._clock()
+        try:
+            with self._database.write() as connection:
+                run = self._get(connection, run_id)
+                self._refuse_if_live(connection, run.job_id, run.lane, now)
+                if run.status is RunStatus.SUCCESS:
+                    raise RunAlreadyComplete(f"run {run_id} is complete; there is nothing to resume")
+                if not may_follow(run.status, RunStatus.IN_PROGRESS):
+                    raise NotResumable(
+                        f"run {run_id} is {run.status} and cannot be resumed",
+                        hint=f"start a new run: ecmbatch run {run.job_id}",
+                    )
+                fence = self._claim(connection, run, owner, now)
+                return self._get(connection, run_id), fence
+        except IntegrityError as error:
+            raise RunAlreadyActive(f"another process resumed run {run_id} at the same moment") from error
+
+    def refuse_if_live(self, job_id: str, lane: str) -> None:
+        """Raise ``RunAlreadyActive`` while somebody executes a run of the lane."""
+        with self._database.read() as connection:
+            self._refuse_if_live(connection, job_id, lane, self._clock())
+
+    def record_skipped(self, new: NewRun, error: Document) -> RunRecord:
+        """Remember a run that was refused before its first attempt, with the reasons."""
+        with self._database.write() as connection:
+            self._create(connection, new, self._clock())
+            connection.execute(
+                update(tables.runs)
+                .where(tables.runs.c.run_id == new.run_id)
+                .values(status=RunStatus.SKIPPED, error=error, finished_at=self._clock())
+            )
+            return self._get(connection, new.run_id)
+
+    def freeze(
+        self,
+        fence: Fence,
+        *,
+        started_at: datetime,
+        window: tuple[datetime | None, datetime | None],
+        plan: Document,
+        partitions_of_scan: Sequence[Sequence[int]],
+    ) -> None:
+        """Fix what every attempt of the run shares: window, resolved parameters, partitions, head."""
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            connection.execute(
+                update(tables.runs)
+                .where(tables.runs.c.run_id == fence.run_id)
+                .values(started_at=started_at, window_start=window[0], window_end=window[1], plan=dict(plan))
+            )
+            for scan, partitions in enumerate(partitions_of_scan):
+                connection.execute(
+                    insert(tables.scans).values(
+                        run_id=fence.run_id, scan=scan, token=0, sequence=0, cursor=None, completed=False
+                    )
+                )
+                connection.execute(
+                    insert(tables.partitions),
+                    [
+                        {
+                            "run_id": fence.run_id,
+                            "partition": partition,
+                            "scan": scan,
+                            "status": PartitionStatus.PENDING,
+                            "offset": 0,
+                            "staged": 0,
+                            "filtered": 0,
+                            "observations": None,
+                        }
+                        for partition in partitions
+                    ],
+                )
+
+    def amend(self, fence: Fence, *, plan: Document, digest: str, definition: Document) -> None:
+        """Replace the frozen plan after an operator accepted a changed definition."""
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            connection.execute(
+                update(tables.runs)
+                .where(tables.runs.c.run_id == fence.run_id)
+                .values(plan=dict(plan), digest=digest, definition=dict(definition))
+            )
+
+    # -- being alive -------------------------------------------------------------------------------
+
+    def renew(self, fence: Fence) -> RunStatus:
+        """Prolong the attempt's lease and tell the run's status; raises ``Fenced`` once it was taken over."""
+        with self._database.write() as connection:
+            status = check_fence(connection, fence)
+            connection.execute(
+                update(tables.attempts)
+                .where(_this_attempt(fence))
+                .values(lease_expires_at=self._clock() + self._lease)
+            )
+            return status
+
+    def status(self, fence: Fence) -> RunStatus:
+        """Tell the run's status without prolonging anything; raises ``Fenced`` once it was taken over."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(tables.runs.c.status, tables.runs.c.epoch).where(tables.runs.c.run_id == fence.run_id)
+            ).one()
+        if row.epoch != fence.epoch:
+            raise _fenced(fence)
+        return RunStatus(row.status)
+
+    def request_stop(self, run_id: str) -> RunRecord:
+        """Ask the run's worker to stop at its next checkpoint; a run without a worker stops at once.
+
+        Raises :class:`~ecmbatch.errors.RunAlreadyComplete` when the run has ended.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            run = self._get(connection, run_id)
+            if run.status not in ACTIVE | {RunStatus.QUEUED, RunStatus.WAITING}:
+                raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
+            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
+            if attempt is not None and _is_live(attempt, now):
+                self._set_status(connection, run, RunStatus.STOPPING)
+            else:
+                self._end_lost_attempt(connection, attempt, now)
+                self._set_status(
+                    connection, self._get(connection, run_id), RunStatus.STOPPED, finished_at=now
+                )
+            return self._get(connection, run_id)
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        fence: Fence,
+        status: RunStatus,
+        *,
+        error: Document | None = None,
+        publication: Document | None = None,
+    ) -> RunRecord:
+        """End the attempt and give the run its status; success of a live run moves the watermark with it."""
+        now = self._clock()
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            run = self._get(connection, fence.run_id)
+            values: dict[str, Any] = {"finished_at": now, "error": error}
+            if publication is not None:
+                values["publication"] = dict(publication)
+            self._set_status(connection, run, status, **values)
+            connection.execute(
+                update(tables.attempts)
+                .where(_this_attempt(fence))
+                .values(active=False, finished_at=now, error=error)
+            )
+            if status is RunStatus.SUCCESS and run.live:
+                self._move_watermark(connection, run, now)
+                self._supersede_older(connection, run, now)
+            return self._get(connection, fence.run_id)
+
+    def settle(
+        self, run_id: str, status: RunStatus, *, error: Document | None, publication: Document | None = None
+    ) -> RunRecord:
+        """Give a run that nobody executes its end: abandoned, or success where the store says published.
+
+        Raises ``RunAlreadyActive`` while somebody executes it.
+        """
+        now = self._clock()
+        with self._database.write() as connection:
+            run = self._get(connection, run_id)
+            if run.status is status:
+                return run
+            self._refuse_if_live(connection, run.job_id, run.lane, now, run_id=run_id)
+            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
+            self._end_lost_attempt(connection, attempt, now)
+            run = self._get(connection, run_id)
+            if not may_follow(run.status, status):
+                raise NotResumable(f"run {run_id} is {run.status} and cannot become {status}")
+            # A worker that only sleeps must find a later epoch when it wakes.
+            self._set_status(
+                connection,
+                run,
+                status,
+                epoch=run.epoch + 1,
+                finished_at=now,
+                error=error,
+                publication=publication,
+            )
+            if status is RunStatus.SUCCESS and run.live:
+                self._move_watermark(connection, run, now)
+            return self._get(connection, run_id)
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    def get(self, run_id: str) -> RunRecord:
+        """Return a run; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
+        with self._database.read() as connection:
+            return self._get(connection, run_id)
+
+    def find(self, run_id: str) -> RunRecord | None:
+        """Return a run, or ``None``."""
+        with self._database.read() as connection:
+            row = connection.execute(select(tables.runs).where(tables.runs.c.run_id == run_id)).one_or_none()
+        return None if row is None else _run(row)
+
+    def latest(self, job_id: str, lane: str) -> RunRecord | None:
+        """Return the lane's latest run that passed its gates."""
+        with self._database.read() as connection:
+            return self._latest(connection, job_id, lane)
+
+    def recent(self, *, job_id: str | None = None, limit: int = 20) -> Sequence[RunRecord]:
+        """Return the newest runs, newest first."""
+        query = _newest_first(select(tables.runs)).limit(limit)
+        if job_id is not None:
+            query = query.where(tables.runs.c.job_id == job_id)
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def of_job(self, job_id: str, *, limit: int = 1_000) -> Sequence[RunRecord]:
+        """Return the newest runs of a job that passed its gates, newest first."""
+        query = _newest_first(
+            select(tables.runs).where(
+                tables.runs.c.job_id == job_id, tables.runs.c.status != RunStatus.SKIPPED
+            )
+        ).limit(limit)
+        with self._database.read() as connection:
+            return [_run(row) for row in connection.execute(query)]
+
+    def latest_success(self, job_id: str, stream: str) -> RunRecord | None:
+        """Return the stream's latest successful live run: what ``previous_job`` means."""
+        query = _newest_first(
+            select(tables.runs).where(
+                tables.runs.c.job_id == job_id,
+                tables.runs.c.stream == stream,
+                tables.runs.c.live,
+                tables.runs.c.status == RunStatus.SUCCESS,
+            )
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else _run(row)
+
+    def attempts(self, run_id: str) -> Sequence[AttemptRecord]:
+        """Return the attempts of a run, first to last."""
+        query = (
+            select(tables.attempts)
+            .where(tables.attempts.c.run_id == run_id)
+            .order_by(tables.attempts.c.attempt)
+        )
+        with self._database.read() as connection:
+            return [_attempt(row) for row in connection.execute(query)]
+
+    def is_live(self, run_id: str) -> bool:
+        """Tell whether somebody executes the run right now, as far as the ledger knows."""
+        with self._database.read() as connection:
+            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
+        return attempt is not None and _is_live(attempt, self._clock())
+
+    def watermark(self, job_id: str, stream: str) -> Watermark | None:
+        """Return up to where the stream is loaded."""
+        history = self.watermark_history(job_id, stream, limit=1)
+        return history[0] if history else None
+
+    def watermark_history(self, job_id: str, stream: str, *, limit: int = 20) -> Sequence[Watermark]:
+        """Return the stream's watermarks, newest first."""
+        marks = tables.watermarks.c
+        query = (
+            select(marks.window_end, marks.run_id, marks.reason, marks.at)
+            .where(marks.job_id == job_id, marks.stream == stream)
+            .order_by(marks.id.desc())
+            .limit(limit)
+        )
+        with self._database.read() as connection:
+            return [Watermark(**row._asdict()) for row in connection.execute(query)]
+
+    def set_watermark(self, job_id: str, stream: str, window_end: datetime | None, reason: str) -> None:
+        """Move the watermark by hand; the change is kept with its reason."""
+        now = self._clock()
+        with self._database.write() as connection:
+            self._refuse_if_live(connection, job_id, stream, now)
+            connection.execute(
+                insert(tables.watermarks).values(
+                    job_id=job_id, stream=stream, window_end=window_end, run_id=None, reason=reason, at=now
+                )
+            )
+
+    # -- inside a transaction ----------------------------------------------------------------------
+
+    def _create(self, connection: Connection, new: NewRun, now: datetime) -> RunRecord:
+        connection.execute(
+            insert(tables.runs).values(
+                run_id=new.run_id,
+                job_id=new.job_id,
+                run_key=new.run_key,
+                stream=new.stream,
+                lane=new.lane,
+                live=new.live,
+                trigger=new.trigger,
+                status=RunStatus.QUEUED,
+                attempt=0,
+                epoch=0,
+                digest=new.digest,
+                definition=dict(new.definition),
+                job_file=new.job_file,
+                options=dict(new.options),
+                scheduled_for=new.scheduled_for,
+                created_at=now,
+            )
+        )
+        return self._get(connection, new.run_id)
+
+    def _claim(self, connection: Connection, run: RunRecord, owner: Owner, now: datetime) -> Fence:
+        """Begin the next attempt: whoever held the run before is fenced off from here on."""
+        lost = self._active_attempt(connection, _in_lane(run.job_id, run.lane))
+        self._end_lost_attempt(connection, lost, now)
+        run = self._get(connection, run.run_id)
+        fence = Fence(run_id=run.run_id, attempt=run.attempt + 1, epoch=run.epoch + 1)
+        work = self._remaining_work(connection, run.run_id)
+        self._set_status(
+            connection,
+            run,
+            RunStatus.IN_PROGRESS,
+            attempt=fence.attempt,
+            epoch=fence.epoch,
+            finished_at=None,
+            error=None,
+        )
+        connection.execute(
+            insert(tables.attempts).values(
+                run_id=run.run_id,
+                attempt=fence.attempt,
+                job_id=run.job_id,
+                lane=run.lane,
+                epoch=fence.epoch,
+                active=True,
+                owner=owner.document(),
+                lease_expires_at=now + self._lease,
+                started_at=now,
+                skipped=len(work.skipped),
+                resumed=len(work.resumed),
+            )
+        )
+        return fence
+
+    def _remaining_work(self, connection: Connection, run_id: str) -> RemainingWork:
+        found = tables.partitions.c
+        rows = connection.execute(
+            select(found.partition, found.scan, found.status, found.offset).where(found.run_id == run_id)
+        )
+        return remaining_work(
+            PartitionProgress(
+                partition=row.partition, scan=row.scan, status=PartitionStatus(row.status), offset=row.offset
+            )
+            for row in rows
+        )
+
+    def _refuse_if_live(
+        self, connection: Connection, job_id: str, lane: str, now: datetime, *, run_id: str | None = None
+    ) -> None:
+        attempt = self._active_attempt(
+            connection, _in_lane(job_id, lane) if run_id is None else tables.attempts.c.run_id == run_id
+        )
+        if attempt is not None and _is_live(attempt, now):
+            raise RunAlreadyActive(
+                f"{job_id} is already running: run {attempt.run_id}, attempt {attempt.attempt}, "
+                f"by {attempt.owner} (its lease holds until {rfc3339(attempt.lease_expires_at)})",
+                hint=f"wait for it, or stop it with: ecmbatch stop {attempt.run_id}",
+            )
+
+    def _end_lost_attempt(self, connection: Connection, attempt: AttemptRecord | None, now: datetime) -> None:
+        """Close the attempt of a worker that is gone, so that its run and its lane can be claimed."""
+        if attempt is None:
+            return
+        error = {"code": "worker_lost", "message": f"{attempt.owner} ended without a word"}
+        connection.execute(
+            update(tables.attempts)
+            .where(tables.attempts.c.run_id == attempt.run_id, tables.attempts.c.attempt == attempt.attempt)
+            .values(active=False, finished_at=now, error=error)
+        )
+        connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.run_id == attempt.run_id)
+            .values(epoch=tables.runs.c.epoch + 1, status=RunStatus.FAILED, finished_at=now, error=error)
+        )
+
+    def _set_status(self, connection: Connection, run: RunRecord, status: RunStatus, **values: Any) -> None:
+        if not may_follow(run.status, status):
+            raise NotResumable(f"run {run.run_id} is {run.status} and cannot become {status}")
+        changed = connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.run_id == run.run_id, tables.runs.c.epoch == run.epoch)
+            .values(status=status, **values)
+        )
+        if changed.rowcount != 1:
+            raise Fenced(f"run {run.run_id} was taken over by another process")
+
+    def _move_watermark(self, connection: Connection, run: RunRecord, now: datetime) -> None:
+        if run.window_end is None:
+            return
+        connection.execute(
+            insert(tables.watermarks).values(
+                job_id=run.job_id,
+                stream=run.stream,
+                window_end=run.window_end,
+                run_id=run.run_id,
+                reason="run succeeded",
+                at=now,
+            )
+        )
+
+    def _supersede_older(self, connection: Connection, run: RunRecord, now: datetime) -> None:
+        older = tables.runs.c
+        connection.execute(
+            update(tables.runs)
+            .where(
+                older.job_id == run.job_id,
+                older.lane == run.lane,
+                older.live,
+                older.run_id != run.run_id,
+                older.created_at <= run.created_at,
+                older.status.not_in(FINAL),
+            )
+            .values(
+                status=RunStatus.ABANDONED,
+                epoch=older.epoch + 1,
+                finished_at=now,
+                error={
+                    "code": "superseded",
+                    "message": f"superseded by run {run.run_id}, which succeeded later",
+                },
+            )
+        )
+
+    def _latest(self, connection: Connection, job_id: str, lane: str) -> RunRecord | None:
+        query = _newest_first(
+            select(tables.runs).where(
+                tables.runs.c.job_id == job_id,
+                tables.runs.c.lane == lane,
+                tables.runs.c.status != RunStatus.SKIPPED,
+            )
+        )
+        row = connection.execute(query).first()
+        return None if row is None else _run(row)
+
+    def _get(self, connection: Connection, run_id: str) -> RunRecord:
+        row = connection.execute(select(tables.runs).where(tables.runs.c.run_id == run_id)).one_or_none()
+        if row is None:
+            raise UsageError(
+                f"there is no run {run_id!r} in this ledger", hint="list the runs with: ecmbatch runs"
+            )
+        return _run(row)
+
+    def _active_attempt(self, connection: Connection, which: Any) -> AttemptRecord | None:
+        row = connection.execute(select(tables.attempts).where(which, tables.attempts.c.active)).one_or_none()
+        return None if row is None else _attempt(row)
+
+
+def check_fence(connection: Connection, fence: Fence) -> RunStatus:
+    """Take the run's row for this transaction and return its status; raise ``Fenced`` where it moved on."""
+    held = connection.execute(
+        update(tables.runs)
+        .where(
+            tables.runs.c.run_id == fence.run_id,
+            tables.runs.c.epoch == fence.epoch,
+            tables.runs.c.status.in_(ACTIVE),
+        )
+        .values(epoch=fence.epoch)
+    )
+    if held.rowcount != 1:
+        raise _fenced(fence)
+    status = connection.execute(select(tables.runs.c.status).where(tables.runs.c.run_id == fence.run_id))
+    return RunStatus(status.scalar_one())
+
+
+def _fenced(fence: Fence) -> Fenced:
+    return Fenced(
+        f"attempt {fence.attempt} of run {fence.run_id} was taken over or ended by another process; "
+        "nothing it does counts any more"
+    )
+
+
+def _is_live(attempt: AttemptRecord, now: datetime) -> bool:
+    return now < attempt.lease_expires_at and not attempt.owner.is_certainly_dead()
+
+
+def _in_lane(job_id: str, lane: str) -> Any:
+    return and_(tables.attempts.c.job_id == job_id, tables.attempts.c.lane == lane)
+
+
+def _this_attempt(fence: Fence) -> Any:
+    return and_(tables.attempts.c.run_id == fence.run_id, tables.attempts.c.attempt == fence.attempt)
+
+
+def _newest_first(query: Select[Any]) -> Select[Any]:
+    return query.order_by(tables.runs.c.created_at.desc(), tables.runs.c.run_id.desc())
+
+
+def _run(row: Row[Any]) -> RunRecord:
+    values = row._asdict()
+    return RunRecord(**{**values, "status": RunStatus(values["status"])})
+
+
+def _attempt(row: Row[Any]) -> AttemptRecord:
+    values = row._asdict()
+    del values["job_id"], values["lane"]
+    return AttemptRecord(**{**values, "owner": Owner.from_document(values["owner"])})
