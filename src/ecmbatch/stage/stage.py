@@ -1,0 +1,182 @@
+"""The stage: sealed Parquet files that hold what a run would publish, and the manifest that lists them.
+
+Layout: ``<root>/<run_id>/s00002/000003-t7.parquet``, that is scan, sequence, token; never a data value. One
+file holds the rows of all partitions of its scan (each row carries its partition), because a scan is
+checkpointed as a whole: sixteen small files for every checkpoint would cost sixteen times the ``fsync``.
+
+A file is written under a temporary name, synced, renamed, and its folder synced; only then may a checkpoint
+name it. Files that no checkpoint names do not exist for anyone and are deleted when the scan goes on.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ecmbatch.crash_points import crash_point
+from ecmbatch.errors import IntegrityError, StageError
+
+_TEMPORARY = ".part"
+_LEAST_FREE_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedFile:
+    """A durable file of the stage, by its path below the run's folder; ``sha256`` of its bytes."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+class Stage:
+    """The stage below *root*, on a local disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def writer(self, run_id: str, scan: int, sequence: int, token: int, schema: pa.Schema) -> ChunkWriter:
+        """Begin a new file; raises :class:`~ecmbatch.errors.StageError` when there is no room for it."""
+        folder = self._scan_folder(run_id, scan)
+        with _problems_named(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return ChunkWriter(folder, f"{sequence:06d}-t{token}.parquet", schema)
+
+    def path(self, run_id: str, file: str) -> Path:
+        """Return where a sealed file is."""
+        return self.root / run_id / file
+
+    def drop_leftovers(self, run_id: str, scan: int, keep: Collection[str]) -> None:
+        """Delete the scan's files that are not in *keep*: what a crash left before its checkpoint."""
+        folder = self._scan_folder(run_id, scan)
+        if not folder.exists():
+            return
+        with _problems_named(folder):
+            for path in folder.iterdir():
+                if f"{folder.name}/{path.name}" not in keep:
+                    path.unlink()
+
+    def verify(self, run_id: str, files: Sequence[SealedFile]) -> None:
+        """Check that every file is what was sealed: its bytes and the rows its footer counts.
+
+        Raises :class:`~ecmbatch.errors.IntegrityError`, naming the file.
+        """
+        for sealed in files:
+            path = self.path(run_id, sealed.file)
+            try:
+                with path.open("rb") as opened:
+                    digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                rows = pq.read_metadata(path).num_rows if digest == sealed.sha256 else -1
+            except (OSError, pa.ArrowException) as error:
+                raise IntegrityError(
+                    f"the staged file {path} cannot be read any more ({type(error).__name__}); "
+                    "nothing was published",
+                    hint="restore the file, or start anew with: ecmbatch run JOB --fresh",
+                ) from error
+            if rows != sealed.rows:
+                raise IntegrityError(
+                    f"the staged file {path} is not what was checkpointed; nothing was published",
+                    hint="something else changed the stage; start anew with: ecmbatch run JOB --fresh",
+                )
+
+    def remove(self, run_id: str) -> None:
+        """Delete everything staged for a run."""
+        shutil.rmtree(self.root / run_id, ignore_errors=True)
+
+    def _scan_folder(self, run_id: str, scan: int) -> Path:
+        return self.root / run_id / f"s{scan:05d}"
+
+
+class ChunkWriter:
+    """One file while it is written. Its rows count for nobody before :meth:`seal` and a checkpoint."""
+
+    def __init__(self, folder: Path, name: str, schema: pa.Schema) -> None:
+        self._final = folder / name
+        self._temporary = folder / (name + _TEMPORARY)
+        self._rows = 0
+        with _problems_named(self._temporary):
+            # zstd at its lowest level without dictionaries halves the bytes at almost the speed of none;
+            # nobody reads statistics of the stage.
+            self._parquet = pq.ParquetWriter(
+                self._temporary,
+                schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=False,
+                write_statistics=False,
+                store_schema=True,
+            )
+        crash_point("stage.opened")
+
+    def write(self, table: pa.Table) -> None:
+        """Append rows of the writer's schema."""
+        with _problems_named(self._temporary):
+            self._parquet.write_table(table, row_group_size=max(table.num_rows, 1))
+        self._rows += table.num_rows
+
+    def seal(self) -> SealedFile:
+        """Make the file durable under its final name and return what a checkpoint needs to know of it."""
+        with _problems_named(self._temporary):
+            self._parquet.close()
+            crash_point("stage.written")
+            with self._temporary.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+                os.fsync(opened.fileno())
+            size = self._temporary.stat().st_size
+            self._temporary.rename(self._final)
+            _sync_folder(self._final.parent)
+        crash_point("stage.sealed")
+        return SealedFile(
+            file=f"{self._final.parent.name}/{self._final.name}", rows=self._rows, bytes=size, sha256=digest
+        )
+
+    def discard(self) -> None:
+        """Give the file up."""
+        try:
+            self._parquet.close()
+        except (OSError, pa.ArrowException):
+            # A full disk cannot take the footer either; the file goes away all the same.
+            self._temporary.unlink(missing_ok=True)
+            return
+        self._temporary.unlink(missing_ok=True)
+
+
+def manifest_digest(files: Sequence[SealedFile]) -> str:
+    """Return the sha256 of the exact list of files that a verdict judges and a publication uses."""
+    listed = [[sealed.file, sealed.rows, sealed.bytes, sealed.sha256] for sealed in files]
+    return hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _problems_named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT) or "No space left" in str(error)
+        found = "its disk is full" if full else (error.strerror or type(error).__name__)
+        raise StageError(
+            f"the stage cannot be written at {path}: {found}",
+            hint="make room or correct permissions, then resume the run: what is checkpointed is kept",
+            error_class="permanent",
+        ) from error
