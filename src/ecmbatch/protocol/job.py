@@ -1,0 +1,608 @@
+"""The job document (protocol: Job Specification and every section that may stand beside it).
+
+:meth:`JobDefinition.from_json` is the way in: strict, with all problems at once. A job is names and plain
+values only; what the names stand for is the project's business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from decimal import Decimal
+from itertools import islice
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
+
+from ecmbatch.errors import InvalidDocument, Problem
+from ecmbatch.protocol import parameters as expressions
+from ecmbatch.protocol import query as sql
+from ecmbatch.protocol.document import (
+    MAX_PROBLEMS,
+    Many,
+    OneOrMany,
+    Part,
+    Section,
+    check_model,
+    did_you_mean,
+    invalid,
+    places,
+    pointer,
+    read_document,
+    refusal,
+    under,
+    without_free_keys,
+)
+from ecmbatch.protocol.duration import Duration
+from ecmbatch.protocol.names import (
+    ColumnName,
+    JobId,
+    ParameterName,
+    PluginName,
+    ProcessorName,
+    TargetTable,
+)
+from ecmbatch.protocol.schedule import RunOutcome, Schedule
+from ecmbatch.protocol.validation.rules import Validation
+from ecmbatch.protocol.validation.threshold import Threshold, ThresholdValue
+
+JobType = Literal["full_extraction", "incremental_extraction", "full_sync"]
+Mode = Literal["append", "upsert", "replace"]
+
+_WINDOWED = "updated_at >= :window_start AND updated_at < :window_end"
+_Text = Annotated[str, Field(min_length=1, max_length=1_000)]
+
+
+def _positive(duration: timedelta) -> timedelta:
+    if not duration:
+        raise ValueError("must be longer than nothing")
+    return duration
+
+
+_Period = Annotated[Duration, AfterValidator(_positive)]
+
+
+class Source(Section):
+    """Where rows come from: a connector of the project, and what it is asked for."""
+
+    connector: PluginName = Field(description="A connector of the project file.")
+    query: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="One SELECT; values come in as :name from parameters or the window."
+    )
+    table: ColumnName | None = Field(
+        default=None, description="A whole table, where the connector has tables."
+    )
+    path: Annotated[str, Field(min_length=1, max_length=4_096)] | None = Field(
+        default=None, description="A file or a glob, for connectors that read files; may hold ${…}."
+    )
+    order_by: ColumnName | None = Field(
+        default=None, description="Resume order inside a partition; default: the partitioning key."
+    )
+    batch_rows: int = Field(default=65_536, ge=1, le=1_048_576, description="Rows per record batch, at most.")
+    lag: Duration | None = Field(
+        default=None,
+        description="How far the window ends behind the source's clock; default: the connector's.",
+    )
+
+    @model_validator(mode="after")
+    def _asks_one_thing(self) -> Source:
+        given = [name for name in ("query", "table", "path") if getattr(self, name) is not None]
+        if not given:
+            raise ValueError("needs one of query, table and path")
+        if len(given) > 1:
+            raise ValueError(f"must have one of query, table and path, not {' and '.join(given)}")
+        if self.query is not None:
+            try:
+                sql.placeholders(self.query)
+            except InvalidDocument as error:
+                raise refusal(*under("/query", error.problems)) from None
+        return self
+
+
+class Transform(Section):
+    """One step between source and sink."""
+
+    processor: ProcessorName = Field(description="A registered processor.")
+    config: dict[str, JsonValue] = Field(
+        default_factory=dict, description="The processor's own settings; texts may hold ${…}."
+    )
+
+
+class Sink(Section):
+    """Where rows go, and how they meet what is there."""
+
+    store: PluginName = Field(description="A store of the project file.")
+    mode: Mode | None = Field(
+        default=None,
+        description="append, upsert (by key) or replace (all rows); full_sync replaces by default.",
+    )
+    table: TargetTable | None = Field(
+        default=None, description="Target table; default: the job id with '_' for '-' and '.'."
+    )
+    key: OneOrMany[ColumnName] = Field(
+        default=(),
+        max_length=32,
+        description="Columns that identify a row; default: context_id, else the table's.",
+    )
+    order_by: ColumnName | None = Field(
+        default=None, description="Of several rows with one key the one with the greatest value wins."
+    )
+    provenance: bool = Field(default=True, description="Write the run's id to the column _ecm_run_id.")
+    schema_mode: Literal["evolve", "freeze"] = Field(
+        default="evolve",
+        alias="schema",
+        description="Whether new columns are added to the target or refused.",
+    )
+    max_delete: ThresholdValue = Field(
+        default=Threshold(fraction=Decimal("0.5")),
+        description="Rows of the target that one run may remove, as a percentage or count.",
+    )
+    allow_empty: bool = Field(
+        default=False, description="Let replace publish no rows over a table that has some."
+    )
+
+    @model_validator(mode="after")
+    def _key_columns_differ(self) -> Sink:
+        if len(set(self.key)) < len(self.key):
+            raise refusal(Problem("/key", "names a column more than once"))
+        return self
+
+
+class HashPartitioning(Section):
+    """Rows spread evenly by a hash of their key; NULL keys are in partition 0."""
+
+    strategy: Literal["hash"]
+    key: ColumnName = Field(description="The column whose values decide; rows of one value stay together.")
+    partitions: int = Field(ge=1, le=65_536)
+
+
+Partitioning = HashPartitioning
+"""Any partitioning. Further strategies join as ``Annotated[A | B, Field(discriminator="strategy")]``."""
+
+
+class CheckpointPolicy(Section):
+    """When a partition's progress is saved, whichever comes first."""
+
+    every_rows: int = Field(default=100_000, ge=1, le=1_000_000_000)
+    every_seconds: float = Field(default=30, gt=0, le=86_400)
+    resume: Literal["checkpoint", "partition"] = Field(
+        default="checkpoint",
+        description="Continue a partial partition after its checkpoint, or replay it (needs no order).",
+    )
+
+
+class Dependency(Section):
+    """Another job that must have run. With neither ``window`` nor ``status``, success is asked for."""
+
+    job: JobId
+    window: _Period | None = Field(
+        default=None, description="A successful run covers data later than this long before."
+    )
+    status: RunOutcome | None = Field(default=None, description="How the newest run ended.")
+    optional: bool = Field(default=False, description="Met while the other job has never run.")
+
+    @property
+    def required_status(self) -> RunOutcome | None:
+        """How the newest run must have ended; ``None`` if only the window counts."""
+        return "success" if self.status is None and self.window is None else self.status
+
+
+class Retry(Section):
+    """Automatic further attempts after errors that may pass; each continues from the checkpoints."""
+
+    max_attempts: int = Field(
+        default=1, ge=1, le=100, description="Attempts in all; 1 means that nobody tries again by itself."
+    )
+    base_delay: Duration = Field(
+        default=timedelta(seconds=10),
+        description="Longest wait before the second attempt; doubles each time.",
+    )
+
+
+def _parameter_value(value: Any) -> Any:
+    if isinstance(value, dict | list | tuple):
+        raise ValueError("must be a string, a number, true, false or null")
+    return value
+
+
+_ParameterValue = Annotated[
+    Any,
+    BeforeValidator(_parameter_value),
+    WithJsonSchema({"type": ["string", "number", "boolean", "null"]}),
+]
+
+
+class JobDefinition(Section):
+    """A batch job: what is declared, before any run of it."""
+
+    schema_uri: str | None = Field(
+        default=None, alias="$schema", description="Where editors find this schema."
+    )
+    job_id: JobId
+    job_type: JobType = Field(
+        default="full_extraction",
+        description="full_extraction: what the query returns; incremental_extraction: bound to the window or "
+        "the previous run; full_sync: the result is the table.",
+    )
+    description: Annotated[str, Field(max_length=10_000)] | None = None
+    owner: _Text | None = None
+    tags: Many[_Text] = Field(default=(), max_length=100)
+    source: Source
+    transform: OneOrMany[Transform] = Field(
+        default=(), max_length=100, description="A step, or a list of steps applied in order."
+    )
+    sink: Sink
+    partitioning: Partitioning | None = Field(default=None, description="Without it there is one partition.")
+    checkpoint: CheckpointPolicy = CheckpointPolicy()
+    validation: Validation | None = None
+    schedule: OneOrMany[Schedule] = Field(
+        default=(), max_length=100, description="A cron expression in UTC, an object, or a list of them."
+    )
+    dependencies: Many[Dependency] = ()
+    parameters: Annotated[
+        dict[ParameterName, _ParameterValue],
+        BeforeValidator(without_free_keys),
+        Field(max_length=sql.MAX_PARAMETERS),
+    ] = Field(default_factory=dict, description="Values of the query's :names; texts may hold ${…}.")
+    retry: Retry = Retry()
+    timeout: _Period | None = Field(default=None, description="Longest time an attempt may take.")
+    alerts: Many[PluginName] = Field(default=(), max_length=100, description="Alerts of the project file.")
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> JobDefinition:
+        """Return the job that the JSON *text* declares.
+
+        Raises :class:`~ecmbatch.errors.InvalidDocument` with every problem and its JSON pointer.
+        """
+        value = read_document(text)
+        refused = list(islice(_refused_here(value), MAX_PROBLEMS))
+        if _is_only_a_checkpoint(value):
+            raise invalid("job file", refused)
+        job, problems = check_model(cls, value)
+        problems = refused + [problem for problem in problems if not _is_covered(problem, refused)]
+        if job is None or problems:
+            raise invalid("job file", [*problems, *_binding_problems(value)])
+        return job
+
+    @classmethod
+    def from_value(cls, value: Any) -> JobDefinition:
+        """Return the job that *value* declares, dicts, lists and scalars; raises as :meth:`from_json`."""
+        try:
+            text = json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise invalid("job", [Problem("", f"cannot be written as JSON: {error}")]) from None
+        return cls.from_json(text)
+
+    def to_json(self) -> str:
+        """Return the job as JSON text that :meth:`from_json` reads back to an equal job."""
+        return self.model_dump_json(by_alias=True, exclude_unset=True)
+
+    @property
+    def mode(self) -> Mode:
+        """How rows are published."""
+        return self.sink.mode or "replace"
+
+    @property
+    def table(self) -> str:
+        """The target table: ``sink.table``, or the job id as a table name."""
+        return self.sink.table or re.sub("[-.]", "_", self.job_id)
+
+    @property
+    def references(self) -> frozenset[str]:
+        """Every path that a ``${…}`` of the job looks up."""
+        texts = (value for _, value in places(self._looked_up()) if isinstance(value, str))
+        return frozenset(path for text in texts for path in expressions.parse(text).references)
+
+    @property
+    def placeholders(self) -> tuple[str, ...]:
+        """The distinct ``:names`` of the query, in order."""
+        return sql.placeholders(self.source.query) if self.source.query is not None else ()
+
+    @property
+    def uses_window(self) -> bool:
+        """Whether what is read depends on the run's window or on the previous run."""
+        is_bound = any(name in sql.WINDOW_NAMES for name in self.placeholders)
+        return is_bound or any(path.startswith(("previous_job.", "window.")) for path in self.references)
+
+    def definition(self, processor_versions: Mapping[str, str]) -> dict[str, Any]:
+        """Return what a run in progress depends on, as JSON: the digest covers exactly this.
+
+        *processor_versions* has the version of every processor the job names. Not part of it are validation,
+        schedule, alerts, description, retry, timeout, checkpoint and dependencies, how much is read at once,
+        and the guards ``sink.max_delete`` and ``sink.allow_empty``: a failed run may be resumed after they
+        were corrected.
+        """
+        source = self.source.model_dump(
+            mode="json", include={"connector", "query", "table", "path", "order_by"}
+        )
+        sink = self.sink.model_dump(
+            mode="json", by_alias=True, include={"store", "key", "order_by", "provenance", "schema_mode"}
+        )
+        return {
+            "source": source,
+            "transform": [
+                {
+                    "processor": step.processor,
+                    "version": processor_versions[step.processor],
+                    "config": step.config,
+                }
+                for step in self.transform
+            ],
+            "sink": {**sink, "mode": self.mode, "table": self.table},
+            "partitioning": self.partitioning.model_dump(mode="json") if self.partitioning else None,
+        }
+
+    def digest(self, processor_versions: Mapping[str, str]) -> str:
+        """Return the SHA-256 (hexadecimal) of :meth:`definition`."""
+        text = json.dumps(self.definition(processor_versions), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def _looked_up(self) -> list[Any]:
+        """Return the parts of the job in which ``${…}`` is looked up."""
+        return [self.parameters, self.source.path, [step.config for step in self.transform]]
+
+    @model_validator(mode="after")
+    def _hangs_together(self) -> JobDefinition:
+        problems = [
+            *sql.check_binding(self.source.query, list(self.parameters)),
+            *_mode_problems(self),
+            *_dependency_problems(self),
+        ]
+        # An expression that cannot be read is reported by from_json, which knows its place as written.
+        with suppress(InvalidDocument):
+            problems += [*_bound_problems(self), *_upstream_problems(self)]
+        if problems:
+            raise refusal(*problems)
+        return self
+
+
+def load_job(text: str | bytes) -> JobDefinition:
+    """Return the job that the JSON *text* declares; the same as :meth:`JobDefinition.from_json`."""
+    return JobDefinition.from_json(text)
+
+
+def job_warnings(job: JobDefinition) -> list[Problem]:
+    """Return what is allowed in *job* but probably not meant."""
+    warnings = []
+    if job.mode == "replace" and job.uses_window:
+        warnings.append(
+            Problem(
+                "/sink/mode",
+                "replaces the whole table by the rows of one window; older rows will be gone",
+                "use upsert, or read all rows",
+            )
+        )
+    if job.job_type == "full_sync" and job.mode != "replace":
+        warnings.append(
+            Problem("/sink/mode", f"rows that are gone from the source stay in the table with {job.mode}")
+        )
+    if job.sink.order_by is not None and job.mode != "upsert":
+        warnings.append(Problem("/sink/order_by", f"has no effect with {job.mode}; it is for upsert"))
+    return warnings
+
+
+def definition_diff(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one line for each difference between two results of :meth:`JobDefinition.definition`.
+
+    Queries, paths and the settings of processors are named but not shown.
+    """
+    before, after = dict(_entries(old)), dict(_entries(new))
+    return [
+        f"{place}: {_change(place, before.get(place), after.get(place))}"
+        for place in sorted(before.keys() | after.keys())
+        if before.get(place) != after.get(place)
+    ]
+
+
+def json_schema() -> dict[str, Any]:
+    """Return the JSON Schema (draft 2020-12) of a job file, for editors and other tools.
+
+    It accepts every job that :meth:`JobDefinition.from_json` accepts; what a schema cannot say (queries,
+    references, dates) only the latter refuses.
+    """
+    schema = JobDefinition.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    schema["title"] = "ecmbatch job"
+    schema["$defs"]["Source"]["oneOf"] = [{"required": [name]} for name in ("query", "table", "path")]
+    schema["anyOf"] = [
+        {"properties": {"job_type": {"const": "full_sync"}}, "required": ["job_type"]},
+        {"properties": {"sink": {"required": ["mode"]}}},
+    ]
+    return schema
+
+
+def _mode_problems(job: JobDefinition) -> Iterator[Problem]:
+    if job.sink.mode is None and job.job_type != "full_sync":
+        yield Problem("/sink/mode", "is required", "append, upsert or replace")
+    if job.sink.table is None and (len(job.table) > 63 or job.table.startswith("_ecmbatch_")):
+        yield Problem("/sink/table", "is required: the job id is no table name", "at most 63 characters")
+
+
+def _bound_problems(job: JobDefinition) -> Iterator[Problem]:
+    """Say where the job's type or mode does not fit what bounds its query."""
+    if job.job_type == "incremental_extraction" and not job.uses_window:
+        yield Problem(
+            "/job_type",
+            "incremental_extraction must bind the window or a value of previous_job",
+            f"write {_WINDOWED} in the query, or choose full_extraction",
+        )
+    texts = (value for value in job.parameters.values() if isinstance(value, str))
+    used = {path for text in texts for path in expressions.parse(text).references}
+    has_lower = "window_start" in job.placeholders or bool(used & _LOWER_BOUNDS)
+    has_upper = "window_end" in job.placeholders or "window.end" in used
+    if job.mode == "append" and has_lower and not has_upper:
+        yield Problem(
+            "/sink/mode",
+            "append with only a lower bound adds rows twice when they change while they are read",
+            f"write {_WINDOWED} in the query, or use upsert",
+        )
+
+
+_LOWER_BOUNDS = frozenset(path for path in expressions.TIMES if path.startswith("previous_job.")) | {
+    "window.start"
+}
+
+
+def _dependency_problems(job: JobDefinition) -> Iterator[Problem]:
+    for number, dependency in enumerate(job.dependencies):
+        if dependency.job == job.job_id:
+            yield Problem(
+                pointer(["dependencies", number, "job"]), "is the job itself; no job waits for itself"
+            )
+
+
+def _upstream_problems(job: JobDefinition) -> Iterator[Problem]:
+    declared = {dependency.job for dependency in job.dependencies}
+    for name in sorted(expressions.upstream_jobs(job.references) - declared)[:MAX_PROBLEMS]:
+        hint = did_you_mean(name, declared) or f'add {{"job": "{name}"}} to dependencies'
+        yield Problem("/dependencies", f"lacks {name}, which ${{upstream.…}} refers to", hint)
+
+
+def _refused_here(value: Any) -> Iterator[Problem]:
+    """Yield what only the document as written shows."""
+    yield from _not_in_this_version(value)
+    for place, inner in places(value):
+        if place and isinstance(inner, str):
+            yield from _literal_secret(place, inner)
+            if "${" in inner and not _is_free(place):
+                yield from _expression_problems(place, inner)
+
+
+def _expression_problems(place: tuple[Part, ...], text: str) -> Sequence[Problem]:
+    if not _may_look_up(place):
+        hint = "it is looked up in parameters, source.path and transform.config only"
+        if place == ("source", "query"):
+            hint = "write :name in the query and give the value in parameters"
+        return [Problem(pointer(place), "holds ${, which has no meaning here", hint)]
+    try:
+        expressions.parse(text)
+    except InvalidDocument as error:
+        return under(pointer(place), error.problems)
+    return []
+
+
+def _may_look_up(place: tuple[Part, ...]) -> bool:
+    match place:
+        case ("parameters", _) | ("source", "path"):
+            return True
+        case ("transform", "config", *_) | ("transform", int(), "config", *_):
+            return True
+    return False
+
+
+def _is_free(place: tuple[Part, ...]) -> bool:
+    """Tell whether *place* is below a key that starts with ``x-``; processors' settings have none."""
+    is_config = place[0] == "transform" and _may_look_up(place)
+    return not is_config and any(str(part).startswith("x-") for part in place)
+
+
+_SECRET_KEY = re.compile(
+    r"(?:^|[^A-Za-z0-9]|(?<=[a-z])(?=[A-Z]))"
+    r"(?:password|passwd|passphrase|pwd|secret|token|(?:api|access|private|secret)[_-]?key|credentials?)$",
+    re.IGNORECASE,
+)
+_URL_WITH_PASSWORD = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s/@:]*+:[^\s@/]+@")
+_COLUMN_MAPS = frozenset({"fields", "columns", "mapping", "mappings", "rename"})
+_SECRETS_BELONG = "put it into the project file as ${env:NAME} or ${file:path}"
+
+
+def _literal_secret(place: tuple[Part, ...], text: str) -> Iterator[Problem]:
+    # The pattern of an URL backtracks where `://` is far away; look for that first.
+    if "://" in text and _URL_WITH_PASSWORD.search(text):
+        yield Problem(pointer(place), "holds an URL with a password", _SECRETS_BELONG)
+    key = next((part for part in reversed(place) if isinstance(part, str)), "")
+    if not text or "${" in text or len(key) > 128 or not _SECRET_KEY.search(key):
+        return
+    # Below these, keys and values are names of columns; one of them may well be called 'token'.
+    if place[0] == "transform" and _COLUMN_MAPS.intersection(place[1:-1]):
+        return
+    yield Problem(pointer(place), "looks like a secret; a job file holds none", _SECRETS_BELONG)
+
+
+def _not_in_this_version(value: Any) -> Iterator[Problem]:
+    """Recognise what the protocol and its next versions know, and say so instead of "unknown"."""
+    if not isinstance(value, dict):
+        return
+    if value.get("job_type") == "transformation":
+        hint = "read the store through a connector to the same database"
+        yield Problem("/job_type", "transformation is not supported in this version yet", hint)
+    if "store" in _object(value, "source"):
+        hint = "read the store through a connector to the same database"
+        yield Problem("/source/store", "reading from a store is not supported in this version yet", hint)
+    if (mode := _object(value, "sink").get("mode")) in ("mirror", "scd2"):
+        yield Problem("/sink/mode", f"{mode} is not supported in this version yet", "use upsert or replace")
+    if (strategy := _object(value, "partitioning").get("strategy")) in ("range", "list"):
+        yield Problem(
+            "/partitioning/strategy", f"{strategy} is not supported in this version yet", "use hash"
+        )
+    if _is_checkpoint_record(value.get("checkpoint")):
+        yield Problem(
+            "/checkpoint",
+            "is a checkpoint record of a run; a job only says how often to take one",
+            "leave it out, or use every_rows and every_seconds; to continue a run: ecmbatch resume RUN",
+        )
+
+
+def _binding_problems(value: Any) -> list[Problem]:
+    """Check the query against the parameters though something else is wrong: all problems at once."""
+    query, parameters = _object(value, "source").get("query"), without_free_keys(_object(value, "parameters"))
+    if not isinstance(query, str) or len(parameters) > sql.MAX_PARAMETERS:
+        return []
+    try:
+        return sql.check_binding(query, list(parameters))
+    except InvalidDocument:
+        return []
+
+
+def _object(value: Any[str, Any], key: str) -> Mapping[str, Any]:
+    inner = value.get(key) if isinstance(value, dict) else None
+    return inner if isinstance(inner, dict) else {}
+
+
+def _is_checkpoint_record(value: Any) -> bool:
+    return isinstance(value, dict) and bool({"run_id", "offset", "job_id"} & value.keys())
+
+
+def _is_only_a_checkpoint(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"checkpoint"}
+        and _is_checkpoint_record(value["checkpoint"])
+    )
+
+
+def _is_covered(problem: Problem, refused: Sequence[Problem]) -> bool:
+    """Tell whether *problem* only repeats, less clearly, what *refused* says of the same place."""
+    return any(
+        problem.path == better.path
+        or problem.path.startswith(better.path + "/")
+        or (better.path == "/partitioning/strategy" and problem.path.startswith("/partitioning/"))
+        for better in refused
+    )
+
+
+def _entries(value: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and not place.endswith(".config"):
+        for key, inner in value.items():
+            yield from _entries(inner, f"{place}.{key}" if place else key)
+    elif isinstance(value, list) and place == "transform":
+        for number, inner in enumerate(value):
+            yield from _entries(inner, f"{place}[{number}]")
+    else:
+        yield place, value
+
+
+def _change(place: str, old: Any, new: Any) -> str:
+    if place.endswith((".query", ".path", ".config")):
+        return "changed" if old and new else "removed" if old else "added"
+    return f"{_word(old)} → {_word(new)}"
+
+
+def _word(value: Any) -> str:
+    if value is None or value == []:
+        return "none"
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,0 +1,50 @@
+"""Names in a job, as models declare them. What becomes part of a path or a line of output is checked here."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ecmbatch.protocol.document import Matching
+
+JobId = Annotated[
+    str,
+    Matching(
+        "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
+        "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit",
+    ),
+]
+EventName = JobId
+
+PluginName = Annotated[
+    str,
+    Matching(
+        "[A-Za-z0-9][A-Za-z0-9_-]{0,63}", "1 to 64 letters, digits, '_' and '-', the first not '_' or '-'"
+    ),
+]
+"""What the project file calls a connector, a store or an alert."""
+
+ProcessorName = Annotated[
+    str,
+    Matching("[a-z][a-z0-9_]{0,63}", "1 to 64 lower-case letters, digits and '_', the first a letter"),
+]
+
+ColumnName = Annotated[
+    str,
+    Matching(r"[^\x00-\x1f\x7f]{1,255}", "a column name of 1 to 255 characters without control characters"),
+]
+"""Always quoted where it becomes SQL."""
+
+TargetTable = Annotated[
+    str,
+    Matching(
+        r"(?:[A-Za-z0-9_]{1,63}\.)?(?!_ecmbatch_)[A-Za-z0-9_]{1,63}",
+        "a table name of 1 to 63 letters, digits and '_', which does not begin with '_ecmbatch_'; "
+        "a schema and '.' may stand before it",
+    ),
+]
+"""63 is PostgreSQL's limit; beyond it two names would silently become one."""
+
+ParameterName = Annotated[
+    str,
+    Matching("[A-Za-z_][A-Za-z0-9_]{0,63}", "1 to 64 letters, digits and '_', the first not a digit"),
+]
