@@ -1,0 +1,1 @@
+"""Quality validation: rules, the observations they count, and the verdict (protocol: Quality Validation)."""
