@@ -23,7 +23,8 @@ EcmbatchError
     TimedOut             the attempt took longer than the job's ``timeout``
   ValidationFailed       a rule with an aborting action failed; the store is untouched (exit 3)
   DependencyNotMet       another job has not run as required (exit 4)
-  RunStopped             stopped or abandoned on request (exit 5)
+  RunStopped             stopped on request (exit 5)
+    RunAbandoned         given up on request; it can never be published (exit 5)
 """
 
 from __future__ import annotations
@@ -198,3 +199,7 @@ class DependencyNotMet(EcmbatchError):
 class RunStopped(EcmbatchError):
     code = "run_stopped"
     exit_code = 5
+
+
+class RunAbandoned(RunStopped):
+    code = "run_abandoned"

@@ -213,9 +213,9 @@ def test_success_moves_the_watermark_and_supersedes_older_unfinished_runs(
     ledger.runs.finish(failed, RunStatus.VALIDATION_FAILED, error={"code": "x", "message": "m"})
     clock.now += timedelta(minutes=1)
     _, fence = start(ledger, "run-2")
-    assert ledger.runs.watermark("job", "default") is None
+    assert ledger.watermarks.latest("job", "default") is None
     ledger.runs.finish(fence, RunStatus.SUCCESS)
-    mark = ledger.runs.watermark("job", "default")
+    mark = ledger.watermarks.latest("job", "default")
     assert mark is not None and (mark.window_end, mark.run_id) == (START, "run-2")
     old = ledger.runs.get("run-1")
     assert old.status is RunStatus.ABANDONED and old.error and "run-2" in old.error["message"]
@@ -228,7 +228,7 @@ def test_only_success_moves_the_watermark(ledger: Ledger) -> None:
         _, _, fence = ledger.runs.launch(new_run(f"run-{number}", lane=str(number)), decide, ME)
         assert fence is not None
         ledger.runs.finish(fence, status)
-        assert ledger.runs.watermark("job", "default") is None
+        assert ledger.watermarks.latest("job", "default") is None
 
 
 def test_a_finished_run_is_immutable(ledger: Ledger) -> None:
@@ -284,7 +284,9 @@ def test_what_is_remembered_survives_reopening(tmp_path: Path, clock: Clock) -> 
 
 def _indexes(engine: Engine, table: str) -> list[tuple[str, ...]]:
     with engine.connect() as connection:
-        rows = connection.execute(text("SELECT name, sql FROM sqlite_master WHERE tbl_name = :t"), {"t": table})
+        rows = connection.execute(
+            text("SELECT name, sql FROM sqlite_master WHERE tbl_name = :t"), {"t": table}
+        )
         return sorted(tuple(map(str, row)) for row in rows)
 
 

@@ -33,6 +33,8 @@ class Database:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._engine = create_engine(
                 f"sqlite:///{path}",
+                # A failing statement must not show a cursor's key, which is a value of a row.
+                hide_parameters=True,
                 connect_args={"timeout": _BUSY_TIMEOUT_SECONDS, "check_same_thread": False},
             )
             event.listen(self._engine, "connect", _on_connect)

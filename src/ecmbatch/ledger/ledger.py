@@ -10,6 +10,7 @@ from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.progress import Progress
 from ecmbatch.ledger.runs import Runs
 from ecmbatch.ledger.verdicts import Verdicts
+from ecmbatch.ledger.watermarks import Watermarks
 
 LEASE = timedelta(seconds=60)
 """How long a worker may be silent before somebody else may take its run over."""
@@ -35,6 +36,7 @@ class Ledger:
         self.runs = Runs(self._database, clock, lease)
         self.progress = Progress(self._database, clock)
         self.verdicts = Verdicts(self._database, clock)
+        self.watermarks = Watermarks(self._database, clock)
 
     def close(self) -> None:
         """Close all connections."""

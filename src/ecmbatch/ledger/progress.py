@@ -151,15 +151,11 @@ class Progress:
     def checkpoints(self, run_id: str, *, every: bool = False) -> Sequence[CheckpointRecord]:
         """Return the latest checkpoint of each partition, or with *every* all of them, oldest first."""
         found = tables.checkpoints.c
-        columns = [column for column in found if column.name != "run_id"]
-        ranked = func.row_number().over(
-            partition_by=found.partition, order_by=(found.token.desc(), found.sequence.desc())
-        )
-        inner = select(*columns, ranked.label("rank")).where(found.run_id == run_id).subquery()
-        query = select(*[inner.c[column.name] for column in columns])
+        columns = [column for column in found if column.name not in ("id", "run_id")]
+        query = select(*columns).where(found.run_id == run_id).order_by(found.partition, found.id)
         if not every:
-            query = query.where(inner.c.rank == 1)
-        query = query.order_by(inner.c.partition, inner.c.token, inner.c.sequence)
+            newest = select(func.max(found.id)).where(found.run_id == run_id).group_by(found.partition)
+            query = query.where(found.id.in_(newest))
         with self._database.read() as connection:
             return [_checkpoint(row._asdict()) for row in connection.execute(query)]
 

@@ -13,7 +13,8 @@ from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyCo
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.owner import Owner
-from ecmbatch.ledger.records import AttemptRecord, Document, Fence, NewRun, RunRecord, Watermark
+from ecmbatch.ledger.records import AttemptRecord, Document, Fence, NewRun, RunRecord
+from ecmbatch.ledger.watermarks import move_watermark
 from ecmbatch.protocol.checkpoint import PartitionStatus, rfc3339
 from ecmbatch.protocol.recovery import (
     Launch,
@@ -221,7 +222,7 @@ class Runs:
                 .values(active=False, finished_at=now, error=error)
             )
             if status is RunStatus.SUCCESS and run.live:
-                self._move_watermark(connection, run, now)
+                move_watermark(connection, run, now)
                 self._supersede_older(connection, run, now)
             return self._get(connection, fence.run_id)
 
@@ -254,7 +255,7 @@ class Runs:
                 publication=publication,
             )
             if status is RunStatus.SUCCESS and run.live:
-                self._move_watermark(connection, run, now)
+                move_watermark(connection, run, now)
             return self._get(connection, run_id)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -322,34 +323,6 @@ class Runs:
         with self._database.read() as connection:
             attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
         return attempt is not None and _is_live(attempt, self._clock())
-
-    def watermark(self, job_id: str, stream: str) -> Watermark | None:
-        """Return up to where the stream is loaded."""
-        history = self.watermark_history(job_id, stream, limit=1)
-        return history[0] if history else None
-
-    def watermark_history(self, job_id: str, stream: str, *, limit: int = 20) -> Sequence[Watermark]:
-        """Return the stream's watermarks, newest first."""
-        marks = tables.watermarks.c
-        query = (
-            select(marks.window_end, marks.run_id, marks.reason, marks.at)
-            .where(marks.job_id == job_id, marks.stream == stream)
-            .order_by(marks.id.desc())
-            .limit(limit)
-        )
-        with self._database.read() as connection:
-            return [Watermark(**row._asdict()) for row in connection.execute(query)]
-
-    def set_watermark(self, job_id: str, stream: str, window_end: datetime | None, reason: str) -> None:
-        """Move the watermark by hand; the change is kept with its reason."""
-        now = self._clock()
-        with self._database.write() as connection:
-            self._refuse_if_live(connection, job_id, stream, now)
-            connection.execute(
-                insert(tables.watermarks).values(
-                    job_id=job_id, stream=stream, window_end=window_end, run_id=None, reason=reason, at=now
-                )
-            )
 
     # -- inside a transaction ----------------------------------------------------------------------
 
@@ -460,20 +433,6 @@ class Runs:
         )
         if changed.rowcount != 1:
             raise Fenced(f"run {run.run_id} was taken over by another process")
-
-    def _move_watermark(self, connection: Connection, run: RunRecord, now: datetime) -> None:
-        if run.window_end is None:
-            return
-        connection.execute(
-            insert(tables.watermarks).values(
-                job_id=run.job_id,
-                stream=run.stream,
-                window_end=run.window_end,
-                run_id=run.run_id,
-                reason="run succeeded",
-                at=now,
-            )
-        )
 
     def _supersede_older(self, connection: Connection, run: RunRecord, now: datetime) -> None:
         older = tables.runs.c

@@ -154,10 +154,11 @@ chunks = Table(
 checkpoints = Table(
     "checkpoints",
     metadata,
-    Column("run_id", String(64), primary_key=True),
-    Column("partition", Integer, primary_key=True, autoincrement=False),
-    Column("sequence", Integer, primary_key=True, autoincrement=False),
-    Column("token", Integer, primary_key=True, autoincrement=False),
+    Column("id", Integer, primary_key=True),
+    Column("run_id", String(64), nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("sequence", Integer, nullable=False),
+    Column("token", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("status", String(32), nullable=False),
     Column("at", Instant, nullable=False),
@@ -166,6 +167,8 @@ checkpoints = Table(
     Column("cursor", JSON),
     Column("file", Text),
 )
+
+Index("checkpoints_of_a_partition", checkpoints.c.run_id, checkpoints.c.partition, checkpoints.c.id)
 
 verdicts = Table(
     "verdicts",
