@@ -1,0 +1,41 @@
+"""Abandoning a run: it can never be published afterwards, not even by a worker that merely sleeps."""
+
+from __future__ import annotations
+
+from ecmbatch.crash_points import crash_point
+from ecmbatch.engine.plan import RunPlan
+from ecmbatch.engine.publishing import publication_document
+from ecmbatch.engine.resources import Resources
+from ecmbatch.errors import RunAlreadyActive
+from ecmbatch.ledger.records import RunRecord
+from ecmbatch.protocol.run import FINAL, RunStatus
+
+
+def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
+    """Give a run up for good; one that the store says was published becomes a success instead.
+
+    The tombstone in the store comes first: a process killed in between leaves a run that can be abandoned
+    again, never one that the ledger calls abandoned and the store would still take.
+
+    Raises ``RunAlreadyActive`` while somebody executes it and ``StoreBusy`` when the store cannot be written.
+    """
+    runs = resources.ledger.runs
+    run = runs.get(run_id)
+    if run.status in FINAL:
+        return runs.settle(run_id, RunStatus.ABANDONED, error=None)
+    if runs.is_live(run_id):
+        raise RunAlreadyActive(
+            f"run {run_id} is being executed; it cannot be abandoned now",
+            hint=f"stop it first: ecmbatch stop {run_id}",
+        )
+    if run.plan is not None:
+        plan = RunPlan.from_document(run.plan)
+        marker = resources.store(plan.sink.store).abandon(run_id, resources.clock())
+        crash_point("abandon.tombstone")
+        if marker.outcome == "published":
+            return runs.settle(
+                run_id, RunStatus.SUCCESS, error=None, publication=publication_document(marker, plan)
+            )
+    run = runs.settle(run_id, RunStatus.ABANDONED, error={"code": "abandoned", "message": reason})
+    resources.stage.remove(run_id)
+    return run

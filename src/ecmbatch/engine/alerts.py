@@ -1,0 +1,20 @@
+"""Delivering alerts from the outbox. A failing delivery is logged, stays in the outbox, and changes no run."""
+
+from __future__ import annotations
+
+import logging
+
+from ecmbatch.crash_points import crash_point
+from ecmbatch.engine.resources import Resources
+
+log = logging.getLogger("ecmbatch")
+
+
+def deliver_alerts(resources: Resources) -> None:
+    """Deliver what waits in the outbox, oldest first; a crash in between delivers an alert again, never not."""
+    for alert in resources.ledger.verdicts.alerts(undelivered=True):
+        recipients = f" [{', '.join(alert.recipients)}]" if alert.recipients else ""
+        level = logging.INFO if alert.outcome == "pass" else logging.ERROR
+        log.log(level, "alert%s: %s", recipients, alert.message)
+        crash_point("alert.delivered")
+        resources.ledger.verdicts.mark_delivered(alert.id)

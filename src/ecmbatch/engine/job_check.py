@@ -1,0 +1,132 @@
+"""Checking a job against its project: every name it uses must mean something here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ecmbatch.engine.job_files import project_jobs
+from ecmbatch.engine.resources import Resources
+from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
+from ecmbatch.plugins import did_you_mean
+from ecmbatch.protocol.document import pointer, under
+from ecmbatch.protocol.job import JobDefinition, job_warnings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobReport:
+    """What ``validate`` found: problems refuse the job, warnings do not."""
+
+    problems: Sequence[Problem] = ()
+    warnings: Sequence[Problem] = ()
+
+    @property
+    def valid(self) -> bool:
+        """Whether the job could be run."""
+        return not self.problems
+
+
+def check_job(job: JobDefinition, resources: Resources) -> JobReport:
+    """Return everything that is wrong with *job* in this project; opens no connection."""
+    problems = [
+        *_source_problems(job, resources),
+        *_transform_problems(job, resources),
+        *_named("/sink/store", lambda: resources.store(job.sink.store)),
+        *_alert_problems(job, resources),
+        *_dependency_problems(job, project_jobs(resources.project_file.root)),
+    ]
+    return JobReport(problems=problems, warnings=job_warnings(job))
+
+
+def _named(place: str, look_up: Callable[[], object]) -> list[Problem]:
+    try:
+        look_up()
+    except InvalidDocument as error:
+        return [
+            Problem(place, f"{problem.path} of the project file: {problem.message}")
+            for problem in error.problems
+        ]
+    except EcmbatchError as error:
+        return [Problem(place, error.message, error.hint)]
+    return []
+
+
+def _source_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
+    name = job.source.connector
+    problems = _named("/source/connector", lambda: resources.connector(name))
+    yield from problems
+    if problems:
+        return
+    fields = resources.connector_fields(name)
+    for field in ("query", "table", "path"):
+        if getattr(job.source, field) is not None and field not in fields:
+            yield Problem(
+                f"/source/{field}", f"connector {name!r} reads {' or '.join(sorted(fields))}, not a {field}"
+            )
+
+
+def _transform_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
+    yield from _named("/transform", resources.load_processors)
+    for number, step in enumerate(job.transform):
+        # A single step is nearly always written without a list around it.
+        place = "/transform" if len(job.transform) == 1 else pointer(("transform", number))
+        try:
+            plugin = resources.plugins.processors.get(step.processor)
+            if not _looks_up(step.config):
+                plugin.parse_config(step.config)
+        except InvalidDocument as error:
+            yield from under(f"{place}/config", error.problems)
+        except EcmbatchError as error:
+            yield Problem(f"{place}/processor", error.message, error.hint)
+
+
+def _looks_up(config: Any) -> bool:
+    """A configuration with ``${…}`` can be checked only when a run gives it values."""
+    if isinstance(config, Mapping):
+        return any(_looks_up(value) for value in config.values())
+    if isinstance(config, list | tuple):
+        return any(_looks_up(value) for value in config)
+    return isinstance(config, str) and "${" in config
+
+
+def _alert_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
+    known = resources.project_file.settings.alerts
+    named = [("/alerts", name) for name in job.alerts]
+    if job.validation is not None:
+        named += [("/validation/on_failure", name) for name in job.validation.on_failure.alert]
+        for number, rule in enumerate(job.validation.rules):
+            if rule.on_failure is not None:
+                place = pointer(("validation", "rules", number, "on_failure"))
+                named += [(place, name) for name in rule.on_failure.alert]
+    for place, name in named:
+        if name not in known:
+            yield Problem(place, f"the project file has no alert named {name!r}{did_you_mean(name, known)}")
+
+
+def _dependency_problems(job: JobDefinition, jobs: Mapping[str, JobDefinition]) -> Iterator[Problem]:
+    jobs = {**jobs, job.job_id: job}
+    for number, dependency in enumerate(job.dependencies):
+        place = pointer(("dependencies", number, "job"))
+        if dependency.job not in jobs:
+            yield Problem(
+                place, f"the project has no job {dependency.job!r}{did_you_mean(dependency.job, jobs)}"
+            )
+        elif circle := _way(dependency.job, job.job_id, jobs):
+            yield Problem(place, f"is a circle: {' → '.join([job.job_id, *circle])}")
+
+
+def _way(start: str, goal: str, jobs: Mapping[str, JobDefinition]) -> list[str]:
+    """Return the jobs on a way along dependencies from *start* to *goal*, empty where there is none."""
+    ways = [[start]]
+    seen = {start}
+    while ways:
+        way = ways.pop()
+        if way[-1] == goal:
+            return way
+        following = jobs[way[-1]].dependencies if way[-1] in jobs else ()
+        for dependency in following:
+            if dependency.job not in seen:
+                seen.add(dependency.job)
+                ways.append([*way, dependency.job])
+    return []

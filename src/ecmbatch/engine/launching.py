@@ -1,0 +1,216 @@
+"""Launching: which run a command means, whether its gates are open, and claiming it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+from ecmbatch.crash_points import crash_point
+from ecmbatch.engine.abandoning import abandon_run
+from ecmbatch.engine.failures import error_document
+from ecmbatch.engine.plan import encoded
+from ecmbatch.engine.resources import Resources
+from ecmbatch.errors import DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
+from ecmbatch.ledger.owner import Owner
+from ecmbatch.ledger.records import Fence, NewRun, RunRecord
+from ecmbatch.protocol.checkpoint import rfc3339
+from ecmbatch.protocol.dependencies import UpstreamRun, unmet
+from ecmbatch.protocol.job import JobDefinition, definition_diff
+from ecmbatch.protocol.parameters import unknown_params
+from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
+from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.scalars import Scalar, encode_scalar
+
+log = logging.getLogger("ecmbatch")
+
+DEFAULT_STREAM = "default"
+"""The stream of runs without ``--param``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchOptions:
+    """What was asked for beside the job. A window makes the run a backfill of that interval."""
+
+    params: Mapping[str, Scalar] = field(default_factory=dict)
+    window: tuple[datetime, datetime] | None = None
+    full_refresh: bool = False
+    fresh: bool = False
+    ignore_dependencies: bool = False
+
+
+def launch(
+    job: JobDefinition, job_file: str | None, options: LaunchOptions, resources: Resources
+) -> tuple[RunRecord, Fence]:
+    """Create a run of *job* or continue its latest one, and claim it.
+
+    Raises ``DependencyNotMet``, ``RunAlreadyActive``, ``RunAlreadyComplete`` or ``UsageError``.
+    """
+    unknown = unknown_params(job.references, options.params)
+    if unknown:
+        raise UsageError(str(unknown[0]), problems=unknown)
+    runs = resources.ledger.runs
+    definition = current_definition(job, resources)
+    while True:
+        new = new_run(job, job_file, options, definition, resources.clock())
+        runs.refuse_if_live(job.job_id, new.lane)
+        latest = runs.latest(job.job_id, new.lane)
+        decision = decide(latest, new, options)
+        if decision.launch is not Launch.CONTINUE:
+            _check_key(latest, new, options)
+            _check_gates(job, new, options, resources)
+        decision, run, fence = runs.launch(
+            new, partial(decide, new=new, options=options), Owner.this_process()
+        )
+        log.info("%s %s: %s", job.job_id, run.run_id, decision.reason)
+        if fence is not None:
+            crash_point("run.claimed")
+            return run, fence
+        abandon_run(run.run_id, f"a new run was started: {decision.reason}", resources)
+
+
+def current_definition(job: JobDefinition, resources: Resources) -> dict[str, object]:
+    """Return what the job's digest covers, with the processors' versions as they are installed."""
+    resources.load_processors()
+    versions = {
+        step.processor: resources.plugins.processors.get(step.processor).version for step in job.transform
+    }
+    return job.definition(versions)
+
+
+def digest_of(definition: Mapping[str, object]) -> str:
+    """Return the digest of a definition."""
+    return hashlib.sha256(json.dumps(definition, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def check_definition(run: RunRecord, definition: Mapping[str, object]) -> None:
+    """Refuse to go on with *run* under another definition than it started with, telling the difference."""
+    if digest_of(definition) == run.digest:
+        return
+    changes = definition_diff(run.definition, definition)
+    raise DefinitionChanged(
+        f"the job changed since run {run.run_id} started: {'; '.join(changes)}",
+        hint=f"start anew with: ecmbatch run {run.job_id} --fresh; or go on with the new transform and sink: "
+        f"ecmbatch resume {run.run_id} --accept-definition-change",
+    )
+
+
+def stream_of(params: Mapping[str, Scalar]) -> str:
+    """Return the stream of runs with these ``--param`` values: each has its own watermark and head."""
+    if not params:
+        return DEFAULT_STREAM
+    text = json.dumps(encoded(params), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_run_id(now: datetime) -> str:
+    """Return a UUIDv7: ordered by time, unique without asking anybody."""
+    milliseconds = int(now.timestamp() * 1000) & ((1 << 48) - 1)
+    random = secrets.randbits(74)
+    high = (milliseconds << 16) | (0x7 << 12) | (random >> 62)
+    return str(UUID(int=(high << 64) | (0b10 << 62) | (random & ((1 << 62) - 1))))
+
+
+def new_run(
+    job: JobDefinition,
+    job_file: str | None,
+    options: LaunchOptions,
+    definition: dict[str, object],
+    now: datetime,
+) -> NewRun:
+    run_id = new_run_id(now)
+    stream = stream_of(options.params)
+    window = options.window
+    interval = f"{rfc3339(window[0])}/{rfc3339(window[1])}" if window else None
+    backfill_key = f"backfill:{stream}:{interval}"
+    return NewRun(
+        run_id=run_id,
+        job_id=job.job_id,
+        # A backfill that is done again on request is another run of the same interval.
+        run_key=(f"{backfill_key}:{run_id}" if options.fresh else backfill_key) if window else run_id,
+        stream=stream,
+        lane=backfill_key if window else stream,
+        live=window is None,
+        trigger="backfill" if window else "manual",
+        digest=digest_of(definition),
+        definition=definition,
+        job_file=job_file,
+        options={
+            "params": encoded(options.params),
+            "window": {"start": encode_scalar(window[0]), "end": encode_scalar(window[1])}
+            if window
+            else None,
+            "full_refresh": options.full_refresh,
+            "ignore_dependencies": options.ignore_dependencies,
+        },
+        scheduled_for=now,
+    )
+
+
+def decide(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> LaunchDecision:
+    if latest is None:
+        return decide_launch(None, same_definition=True, fresh=options.fresh)
+    changes = definition_diff(latest.definition, new.definition)
+    if latest.options["full_refresh"] != new.options["full_refresh"]:
+        changes.append("--full-refresh differs")
+    return decide_launch(latest.status, same_definition=not changes, fresh=options.fresh, changes=changes)
+
+
+def _check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> None:
+    if new.live or options.fresh or latest is None:
+        return
+    if latest.status is RunStatus.SUCCESS:
+        raise RunAlreadyComplete(
+            f"this interval of {new.job_id} was loaded by run {latest.run_id}",
+            hint="load it again with --fresh",
+        )
+    raise UsageError(
+        f"this interval of {new.job_id} has run {latest.run_id}, which is {latest.status}",
+        hint=f"ecmbatch resume {latest.run_id}, or start anew with --fresh",
+    )
+
+
+def unmet_dependencies(
+    job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources
+) -> list[str]:
+    """Return one sentence for each dependency that is not met now."""
+    at = options.window[1] if options.window else new.scheduled_for
+    reasons = (
+        unmet(dependency, _upstream_runs(dependency.job, resources), at=at, backfill=not new.live)
+        for dependency in job.dependencies
+    )
+    return [reason for reason in reasons if reason]
+
+
+def _check_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources) -> None:
+    """Refuse a new run whose dependencies are not met, and remember that it was refused."""
+    reasons = [] if options.ignore_dependencies else unmet_dependencies(job, new, options, resources)
+    if not reasons:
+        return
+    error = DependencyNotMet(
+        f"{job.job_id} did not run: {'; '.join(reasons)}",
+        unmet=reasons,
+        hint="run what it depends on first, or add --ignore-dependencies",
+    )
+    run = resources.ledger.runs.record_skipped(new, error_document(error))
+    error.run_id = run.run_id
+    raise error
+
+
+def _upstream_runs(job_id: str, resources: Resources) -> Sequence[UpstreamRun]:
+    return [
+        UpstreamRun(
+            run_id=run.run_id,
+            status=run.status,
+            live=run.live,
+            scheduled_for=run.scheduled_for,
+            as_of=run.window_end,
+        )
+        for run in resources.ledger.runs.of_job(job_id)
+    ]

@@ -1,0 +1,199 @@
+"""Making the plan of a run: what is fixed when its first attempt starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+import pyarrow as pa
+
+from ecmbatch.connectors.connector import ReadPlan, ReadRequest
+from ecmbatch.engine.plan import ProcessorPlan, RunPlan, SinkPlan
+from ecmbatch.engine.publishing import publication_of
+from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.transform import chain_of
+from ecmbatch.engine.window import Window, bound_values, facts_of, window_of
+from ecmbatch.errors import (
+    ConflictError,
+    DefinitionChanged,
+    InvalidDocument,
+    PluginError,
+    SourceError,
+    StoreError,
+)
+from ecmbatch.ledger.records import RunRecord
+from ecmbatch.processors.processor import RunFacts
+from ecmbatch.protocol.checkpoint import rfc3339
+from ecmbatch.protocol.job import JobDefinition, Transform
+from ecmbatch.protocol.parameters import Facts, resolve_text, resolve_tree
+from ecmbatch.protocol.scalars import Scalar
+from ecmbatch.stores.store import RESERVED_PREFIX, TargetTable
+
+
+def make_plan(
+    job: JobDefinition, run: RunRecord, resources: Resources, *, started_at: datetime
+) -> tuple[Window, RunPlan]:
+    """Fix the window, resolve parameters, ask the connector how it will read, look at the target.
+
+    Reads no rows. Raises what is wrong with the job here, before anything is staged.
+    """
+    connector = resources.connector(job.source.connector)
+    window = window_of(job, run, resources.ledger, connector)
+    facts = facts_of(job, run, window, started_at, resources.ledger)
+    parameters, notes = bound_values(job, window, facts)
+    request = _request(job, parameters, facts)
+    reading = connector.plan(request)
+    _check_reading(reading, request)
+    transform = planned_transform(job.transform, resources, facts)
+    run_facts = RunFacts(run_id=run.run_id, job_id=run.job_id, started_at=started_at)
+    output = chain_of(transform, resources, run_facts).output_schema(reading.schema)
+    plan = RunPlan(
+        connector=job.source.connector,
+        request=request,
+        scans=reading.scans,
+        source_schema=reading.schema,
+        transform=transform,
+        output_schema=output,
+        sink=planned_sink(job, run, output, resources),
+        parameters=parameters,
+        notes=notes,
+    )
+    check_sink(replace(run, window_start=window.start, window_end=window.end), plan, resources)
+    return window, plan
+
+
+def planned_transform(
+    steps: Sequence[Transform], resources: Resources, facts: Facts
+) -> tuple[ProcessorPlan, ...]:
+    """Return the processors of a job with their configuration resolved and checked."""
+    resources.load_processors()
+    planned = []
+    for step in steps:
+        plugin = resources.plugins.processors.get(step.processor)
+        config = resolve_tree(step.config, facts)
+        plugin.parse_config(config)
+        planned.append(ProcessorPlan(name=step.processor, version=plugin.version, config=config))
+    return tuple(planned)
+
+
+def planned_sink(job: JobDefinition, run: RunRecord, output: pa.Schema, resources: Resources) -> SinkPlan:
+    """Return where the rows go: target, key, and the head that must still stand when they are published."""
+    sink = job.sink
+    reserved = [name for name in output.names if name.startswith(RESERVED_PREFIX)]
+    if reserved:
+        raise StoreError(
+            f"the transformed rows have a column {reserved[0]!r}; names that begin with {RESERVED_PREFIX!r} "
+            "are ecmbatch's own",
+            hint="rename it in the transform",
+        )
+    store = resources.store(sink.store)
+    table = job.table
+    return SinkPlan(
+        store=sink.store,
+        table=table,
+        mode=job.mode,
+        key=_key(job, output, store.table(table)),
+        order_by=sink.order_by,
+        provenance=sink.provenance,
+        evolve=sink.schema_mode == "evolve",
+        allow_empty=sink.allow_empty,
+        expected_head=_head(run, table, sink.store, resources) if run.live else None,
+    )
+
+
+def replan_transform_and_sink(
+    job: JobDefinition, run: RunRecord, plan: RunPlan, resources: Resources
+) -> RunPlan:
+    """Return *plan* with the job's present transform and sink; source, window and partitions stay frozen.
+
+    Raises :class:`~ecmbatch.errors.DefinitionChanged` when rows are staged that look different.
+    """
+    assert run.started_at is not None and run.window_end is not None
+    window = Window(start=run.window_start, end=run.window_end)
+    facts = facts_of(job, run, window, run.started_at, resources.ledger)
+    transform = planned_transform(job.transform, resources, facts)
+    run_facts = RunFacts(run_id=run.run_id, job_id=run.job_id, started_at=run.started_at)
+    output = chain_of(transform, resources, run_facts).output_schema(plan.source_schema)
+    if not output.equals(plan.output_schema) and resources.ledger.progress.chunks(run.run_id):
+        raise DefinitionChanged(
+            f"the new transform yields other columns or types than the rows that run {run.run_id} has staged",
+            hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
+        )
+    sink = replace(
+        planned_sink(job, run, output, resources),
+        expected_head=plan.sink.expected_head,
+        store=plan.sink.store,
+    )
+    return replace(plan, transform=transform, output_schema=output, sink=sink)
+
+
+def check_sink(run: RunRecord, plan: RunPlan, resources: Resources) -> None:
+    """Let the store refuse now what it would refuse in the end."""
+    resources.store(plan.sink.store).check(publication_of(run, plan, (), resources))
+
+
+def _request(job: JobDefinition, parameters: dict[str, Scalar], facts: Facts) -> ReadRequest:
+    source = job.source
+    return ReadRequest(
+        query=source.query,
+        table=source.table,
+        path=resolve_text(source.path, facts) if source.path is not None else None,
+        parameters={name: value for name, value in parameters.items() if name in job.placeholders},
+        key=job.partitioning.key if job.partitioning else None,
+        partitions=job.partitioning.partitions if job.partitioning else 1,
+        order_by=source.order_by,
+        resumable=job.checkpoint.resume == "checkpoint",
+        batch_rows=min(source.batch_rows, job.checkpoint.every_rows),
+    )
+
+
+def _check_reading(reading: ReadPlan, request: ReadRequest) -> None:
+    """A connector that forgets a partition would lose its rows; better refused here."""
+    listed = sorted(partition for scan in reading.scans for partition in scan.partitions)
+    if listed != list(range(request.partitions)):
+        raise PluginError(f"the connector planned the partitions {listed}, not 0 to {request.partitions - 1}")
+    for name in (request.key, request.order_by):
+        if name is not None and name not in reading.schema.names:
+            raise SourceError(
+                f"the source has no column {name!r} to partition or order by; "
+                f"it has {', '.join(reading.schema.names)}"
+            )
+
+
+def _key(job: JobDefinition, output: pa.Schema, target: TargetTable | None) -> tuple[str, ...]:
+    """Return the key of the target: as declared, by the protocol's name, or the table's own."""
+    key = job.sink.key
+    if not key and job.mode == "upsert":
+        if "context_id" in output.names:
+            key = ("context_id",)
+        elif target is not None and target.primary_key:
+            key = target.primary_key
+        else:
+            raise InvalidDocument(
+                f"sink.mode upsert needs a key: the rows have no column 'context_id' and table {job.table!r} "
+                "has no primary key",
+                hint=f'add "key": ["…"] to the sink; the rows have {", ".join(output.names)}',
+            )
+    for name in (*key, *([job.sink.order_by] if job.sink.order_by else [])):
+        if name not in output.names:
+            raise StoreError(
+                f"the sink's key or order_by names {name!r}, which the transformed rows do not have; "
+                f"they have {', '.join(output.names)}"
+            )
+    return key
+
+
+def _head(run: RunRecord, table: str, store: str, resources: Resources) -> str | None:
+    head = resources.store(store).head(run.job_id, table, run.stream)
+    if head is None:
+        return None
+    known = resources.ledger.runs.find(head.run_id) is not None
+    if not known and resources.ledger.watermarks.latest(run.job_id, run.stream) is None:
+        until = f" with data up to {rfc3339(head.window_end)}" if head.window_end else ""
+        raise ConflictError(
+            f"{store}.{table} was last loaded by run {head.run_id}{until}, which this ledger does not know",
+            hint="restore the ledger; or, to go on without it, say from where: ecmbatch watermark set "
+            f"{run.job_id} TIME, or ecmbatch watermark reset {run.job_id} to load everything again",
+        )
+    return head.run_id

@@ -1,0 +1,131 @@
+"""What a run would do, without doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ecmbatch.engine.launching import LaunchOptions, current_definition, decide, new_run, unmet_dependencies
+from ecmbatch.engine.plan import RunPlan
+from ecmbatch.engine.planning import make_plan
+from ecmbatch.engine.resources import Resources
+from ecmbatch.ledger.records import NewRun, RunRecord
+from ecmbatch.protocol.checkpoint import rfc3339
+from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.recovery import Launch
+from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.scalars import Scalar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanPreview:
+    """The answer of ``plan``. ``continues`` is the run that would go on, with its frozen plan."""
+
+    job_id: str
+    reason: str
+    continues: str | None
+    window: tuple[datetime | None, datetime | None]
+    unmet: Sequence[str]
+    plan: RunPlan
+
+    def document(self) -> dict[str, Any]:
+        """Return the ``ecmbatch.plan/1`` document."""
+        plan = self.plan
+        start, end = self.window
+        return {
+            "format": "ecmbatch.plan/1",
+            "job_id": self.job_id,
+            "continues": self.continues,
+            "reason": self.reason,
+            "unmet_dependencies": list(self.unmet),
+            "window": {"start": rfc3339(start) if start else None, "end": rfc3339(end) if end else None},
+            "parameters": {name: shown(value) for name, value in plan.parameters.items()},
+            "notes": list(plan.notes),
+            "source": {"connector": plan.connector, "columns": _columns(plan.source_schema)},
+            "partitions": plan.partitions,
+            "scans": [
+                {
+                    "scan": scan.number,
+                    "partitions": list(scan.partitions),
+                    "resume": scan.resume,
+                    "reason": scan.reason,
+                    "detail": dict(scan.detail),
+                }
+                for scan in plan.scans
+            ],
+            "transform": [{"processor": each.name, "version": each.version} for each in plan.transform],
+            "sink": {
+                "store": plan.sink.store,
+                "table": plan.sink.table,
+                "mode": plan.sink.mode,
+                "key": list(plan.sink.key),
+                "columns": _columns(plan.output_schema),
+            },
+        }
+
+
+def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resources) -> PlanPreview:
+    """Return what ``run`` would do with *job* now: reads no rows and writes nothing."""
+    now = resources.clock()
+    new = new_run(job, None, options, current_definition(job, resources), now)
+    latest = resources.ledger.runs.latest(job.job_id, new.lane)
+    decision = decide(latest, new, options)
+    if latest is not None and decision.launch is Launch.CONTINUE and latest.plan is not None:
+        return PlanPreview(
+            job_id=job.job_id,
+            reason=decision.reason,
+            continues=latest.run_id,
+            window=(latest.window_start, latest.window_end),
+            unmet=(),
+            plan=RunPlan.from_document(latest.plan),
+        )
+    window, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
+    return PlanPreview(
+        job_id=job.job_id,
+        reason=decision.reason,
+        continues=None,
+        window=(window.start, window.end),
+        unmet=unmet_dependencies(job, new, options, resources),
+        plan=plan,
+    )
+
+
+def shown(value: Scalar) -> Any:
+    """Return a bound value as people read it."""
+    if isinstance(value, datetime):
+        return rfc3339(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _as_record(new: NewRun, now: datetime) -> RunRecord:
+    return RunRecord(
+        run_id=new.run_id,
+        job_id=new.job_id,
+        run_key=new.run_key,
+        stream=new.stream,
+        lane=new.lane,
+        live=new.live,
+        trigger=new.trigger,
+        status=RunStatus.QUEUED,
+        attempt=0,
+        epoch=0,
+        digest=new.digest,
+        definition=new.definition,
+        job_file=new.job_file,
+        options=new.options,
+        scheduled_for=new.scheduled_for,
+        created_at=now,
+        started_at=None,
+        finished_at=None,
+        window_start=None,
+        window_end=None,
+        plan=None,
+        publication=None,
+        error=None,
+    )
+
+
+def _columns(schema: Any) -> dict[str, str]:
+    return {field.name: str(field.type) for field in schema}

@@ -1,0 +1,167 @@
+"""What a project's names stand for, opened when first used and closed together."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ecmbatch.errors import InvalidDocument, PluginError, UsageError
+from ecmbatch.plugins import Plugins, did_you_mean
+from ecmbatch.project_file import ProjectFile
+from ecmbatch.protocol.document import invalid, pointer, under
+
+if TYPE_CHECKING:
+    from ecmbatch.connectors.connector import Connector
+    from ecmbatch.ledger.ledger import Ledger
+    from ecmbatch.stage.stage import Stage
+    from ecmbatch.stores.store import Store
+
+log = logging.getLogger("ecmbatch")
+
+
+class Resources:
+    """The ledger, stage, connectors, stores and processors of one project in this process.
+
+    *clock* is the ledger's time. Raises :class:`~ecmbatch.errors.InvalidDocument` when the settings of a
+    connector or store are wrong, with pointers into the project file.
+    """
+
+    def __init__(
+        self,
+        project_file: ProjectFile,
+        *,
+        plugins: Plugins | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.project_file = project_file
+        self.plugins = plugins or Plugins()
+        self.clock = clock
+        self._lock = threading.RLock()
+        self._ledger: Ledger | None = None
+        self._connectors: dict[str, Connector] = {}
+        self._stores: dict[str, Store] = {}
+        self._modules_loaded = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def ledger(self) -> Ledger:
+        """The project's ledger, created when it does not exist yet."""
+        from ecmbatch.ledger.ledger import Ledger
+
+        with self._lock:
+            if self._ledger is None:
+                location = self.project_file.settings.ledger.url.removeprefix("sqlite:///")
+                self._ledger = Ledger(self.project_file.path(location), clock=self.clock)
+            return self._ledger
+
+    @property
+    def stage(self) -> Stage:
+        """The project's stage."""
+        from ecmbatch.stage.stage import Stage
+
+        return Stage(self.project_file.path(self.project_file.settings.stage.url))
+
+    def connector(self, name: str) -> Connector:
+        """Return the connector *name* of the project."""
+        with self._lock:
+            if name not in self._connectors:
+                plugin = self.plugins.connectors.get(self._type_of("connectors", name))
+                config = self._checked("connectors", name, plugin.parse_config)
+                self._connectors[name] = plugin.build(config, self.project_file.root)
+            return self._connectors[name]
+
+    def connector_fields(self, name: str) -> frozenset[str]:
+        """Return which of ``query``, ``table`` and ``path`` the connector *name* reads."""
+        return self.plugins.connectors.get(self._type_of("connectors", name)).fields
+
+    def store(self, name: str) -> Store:
+        """Return the store *name* of the project."""
+        with self._lock:
+            if name not in self._stores:
+                plugin = self.plugins.stores.get(self._type_of("stores", name))
+                config = self._checked("stores", name, plugin.parse_config)
+                self._stores[name] = plugin.build(config, self.project_file.root, log.warning)
+            return self._stores[name]
+
+    def load_processors(self) -> None:
+        """Register the processors of the project's own modules; done before a job's names are looked up."""
+        with self._lock:
+            if self._modules_loaded:
+                return
+            self._modules_loaded = True
+            from ecmbatch.processors.functions import processors_in
+
+            for name in self.project_file.settings.processors.modules:
+                for processor in processors_in(self._module(name)):
+                    self.plugins.processors.add(processor)
+
+    def close(self) -> None:
+        """Close whatever was opened."""
+        for connector in self._connectors.values():
+            connector.close()
+        for store in self._stores.values():
+            store.close()
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _type_of(self, section: str, name: str) -> str:
+        settings = getattr(self.project_file.settings, section)
+        if name not in settings:
+            kind = section.removesuffix("s")
+            raise PluginError(
+                f"the project has no {kind} named {name!r}{did_you_mean(name, settings)}",
+                hint=f"declare it in ecmbatch.toml under [{section}.{name}]",
+            )
+        return str(settings[name]["type"])
+
+    def _checked(self, section: str, name: str, parse: Callable[[dict[str, Any]], Any]) -> Any:
+        settings = dict(getattr(self.project_file.settings, section)[name])
+        del settings["type"]
+        try:
+            return parse(settings)
+        except InvalidDocument as error:
+            raise invalid("project file", under(pointer((section, name)), error.problems)) from None
+
+    def _module(self, name: str) -> ModuleType:
+        root = self.project_file.root
+        file = next(
+            (path for path in (root / f"{name}.py", root / name / "__init__.py") if path.is_file()), None
+        )
+        if file is None:
+            raise UsageError(
+                f"the project file names the processor module {name!r}, but {root} has no {name}.py"
+            )
+        # A name of its own per folder: two projects in one process may both have a module `processors`.
+        unique = f"ecmbatch_project_{sha256(str(root).encode()).hexdigest()[:12]}_{name}"
+        return sys.modules.get(unique) or _load_module(unique, file)
+
+
+def _load_module(name: str, file: Path) -> ModuleType:
+    folders = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=folders)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise PluginError(
+            f"the processor module {file} cannot be imported: {type(error).__name__}: {error}", plugin=file
+        ) from error
+    return module

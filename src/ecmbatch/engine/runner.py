@@ -1,0 +1,297 @@
+"""Executing a run: the story from the claim to the end.
+
+::
+
+    plan ─▶ scans ─▶ verdict ─▶ publish ─▶ done
+
+Every step finds out what an earlier attempt left and goes on from there, so that resuming is the same story.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from datetime import timedelta
+
+from ecmbatch.crash_points import crash_point
+from ecmbatch.engine.executors import Threads
+from ecmbatch.engine.failures import error_document
+from ecmbatch.engine.judging import NO_RULES, judge_run
+from ecmbatch.engine.launching import check_definition, current_definition, digest_of
+from ecmbatch.engine.lease import LeaseKeeper
+from ecmbatch.engine.plan import RunPlan
+from ecmbatch.engine.planning import make_plan, replan_transform_and_sink
+from ecmbatch.engine.publishing import publication_document, publish_run
+from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.scan_run import ScanSpec, run_scan
+from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.errors import (
+    EcmbatchError,
+    Fenced,
+    RunAbandoned,
+    RunFailed,
+    RunStopped,
+    Superseded,
+    TimedOut,
+    ValidationFailed,
+)
+from ecmbatch.ledger.owner import Owner
+from ecmbatch.ledger.records import Fence, RunRecord
+from ecmbatch.processors.processor import RunFacts
+from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.recovery import PartitionProgress, remaining_work
+from ecmbatch.protocol.run import RunStatus
+from ecmbatch.stores.store import Marker
+
+log = logging.getLogger("ecmbatch")
+
+_LONGEST_DELAY = timedelta(minutes=10)
+_SECONDS_BETWEEN_LOOKS = 0.5
+
+
+class Runner:
+    """Executes runs of *job* with the resources of its project; *stop* may be set by a signal at any time."""
+
+    def __init__(self, job: JobDefinition, resources: Resources, *, workers: int, stop: StopSignal) -> None:
+        self._job = job
+        self._resources = resources
+        self._workers = workers
+        self._stop = stop
+
+    def execute(self, run: RunRecord, fence: Fence, *, accept_change: bool = False) -> RunRecord:
+        """Execute a claimed run, with as many automatic attempts as the job allows; return how it ended.
+
+        Raises what the last attempt raised; by then the run's status and error are in the ledger.
+        """
+        for tries in range(1, self._job.retry.max_attempts + 1):
+            try:
+                return _Attempt(self._job, run, fence, self._resources, self._workers, self._stop).execute(
+                    accept_change=accept_change
+                )
+            except EcmbatchError as error:
+                if error.error_class != "transient" or tries == self._job.retry.max_attempts:
+                    raise
+                delay = self._delay(tries)
+                log.warning(
+                    "attempt %d failed: %s; trying again in %.0f s", fence.attempt, error.message, delay
+                )
+                if self._stop.wait(delay):
+                    raise
+                run, fence = self._resources.ledger.runs.resume(run.run_id, Owner.this_process())
+        raise AssertionError("a job has at least one attempt")
+
+    def _delay(self, tries: int) -> float:
+        """Exponential back-off with full jitter: many jobs that failed together do not come back together."""
+        longest = min(self._job.retry.base_delay * 2 ** (tries - 1), _LONGEST_DELAY)
+        return random.uniform(0, longest.total_seconds())  # noqa: S311 - not for secrets
+
+
+class _Attempt:
+    """One attempt at a run."""
+
+    def __init__(
+        self,
+        job: JobDefinition,
+        run: RunRecord,
+        fence: Fence,
+        resources: Resources,
+        workers: int,
+        stop: StopSignal,
+    ) -> None:
+        self._job = job
+        self._run = run
+        self._fence = fence
+        self._resources = resources
+        self._ledger = resources.ledger
+        self._workers = workers
+        self._stop = stop
+        self._deadline = time.monotonic() + job.timeout.total_seconds() if job.timeout else None
+
+    def execute(self, *, accept_change: bool) -> RunRecord:
+        """Tell the story, and write down how it ended."""
+        try:
+            with LeaseKeeper(self._ledger, self._fence, self._stop):
+                return self._story(accept_change=accept_change)
+        except Fenced:
+            # Somebody else owns the run now; its status is theirs to write.
+            raise
+        except EcmbatchError as error:
+            self._end_as(_status_after(error), error)
+            raise
+        except Exception as error:
+            failure = RunFailed(
+                f"run {self._run.run_id} failed with an unexpected {type(error).__name__}",
+                hint="this is a defect; run again with --log-level debug and report the trace",
+            )
+            self._end_as(RunStatus.FAILED, failure)
+            raise failure from error
+
+    def _story(self, *, accept_change: bool) -> RunRecord:
+        plan = self._plan(accept_change=accept_change)
+        marker = self._published_before(plan)
+        if marker is None:
+            self._read(plan)
+            self._stop.raise_if_set()
+            judge_run(self._job, self._run, self._fence, plan, self._resources)
+            self._stop.raise_if_set()
+            self._ledger.runs.renew(self._fence)
+            marker = self._publish(plan)
+        return self._finish(marker, plan)
+
+    def _plan(self, *, accept_change: bool) -> RunPlan:
+        """Freeze the plan, or take the frozen one: a resume never resolves and never plans again."""
+        if self._run.plan is None:
+            return self._freeze()
+        plan = RunPlan.from_document(self._run.plan)
+        definition = current_definition(self._job, self._resources)
+        if not accept_change:
+            check_definition(self._run, definition)
+            return plan
+        plan = replan_transform_and_sink(self._job, self._run, plan, self._resources)
+        self._ledger.runs.amend(
+            self._fence, plan=plan.document(), digest=digest_of(definition), definition=definition
+        )
+        return plan
+
+    def _freeze(self) -> RunPlan:
+        started_at = self._ledger.clock()
+        window, plan = make_plan(self._job, self._run, self._resources, started_at=started_at)
+        for note in plan.notes:
+            log.info("%s", note)
+        self._ledger.runs.freeze(
+            self._fence,
+            started_at=started_at,
+            window=(window.start, window.end),
+            plan=plan.document(),
+            partitions_of_scan=[scan.partitions for scan in plan.scans],
+        )
+        crash_point("run.frozen")
+        self._run = self._ledger.runs.get(self._run.run_id)
+        return plan
+
+    def _published_before(self, plan: RunPlan) -> Marker | None:
+        """The store's marker is the truth: a predecessor may have died between its commit and our ledger."""
+        if self._fence.attempt == 1:
+            return None
+        marker = self._resources.store(plan.sink.store).marker(self._run.run_id)
+        if marker is None:
+            return None
+        if marker.outcome == "abandoned":
+            raise self._abandoned()
+        log.info("run %s was published before; finishing it", self._run.run_id)
+        return marker
+
+    def _read(self, plan: RunPlan) -> None:
+        """Execute the scans that are not complete, as many at a time as workers and connector allow."""
+        work = remaining_work(
+            PartitionProgress(
+                partition=each.partition, scan=each.scan, status=each.status, offset=each.offset
+            )
+            for each in self._ledger.progress.partitions(self._run.run_id)
+        )
+        if not work.scans:
+            return
+        allowed = self._resources.connector(plan.connector).max_scans
+        slots = min(self._workers, len(work.scans), allowed or self._workers)
+        executor: Threads[ScanSpec] = Threads(lambda spec: run_scan(spec, self._resources, self._stop), slots)
+        try:
+            self._drive(executor, [self._spec(plan, scan) for scan in work.scans])
+        finally:
+            executor.close()
+
+    def _drive(self, executor: Threads[ScanSpec], specs: Sequence[ScanSpec]) -> None:
+        """Keep the executor's slots filled; the first error asks the other scans to checkpoint and stop."""
+        waiting = list(specs)
+        running: dict[Future[None], ScanSpec] = {}
+        first_error: BaseException | None = None
+        while running or (waiting and not self._stop.is_set()):
+            while waiting and len(running) < executor.slots and not self._stop.is_set():
+                spec = waiting.pop(0)
+                running[executor.submit(spec)] = spec
+            done, _ = wait(running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
+            self._check_deadline()
+            for future in done:
+                spec = running.pop(future)
+                error = future.exception()
+                if error is not None and error is not self._stop_reason():
+                    first_error = first_error or error
+                    self._note_failure(spec, error)
+        if first_error is not None:
+            raise first_error
+        self._stop.raise_if_set()
+
+    def _stop_reason(self) -> EcmbatchError | None:
+        return self._stop.reason if self._stop.is_set() else None
+
+    def _note_failure(self, spec: ScanSpec, error: BaseException) -> None:
+        if isinstance(error, EcmbatchError):
+            self._stop.set(error)
+        else:
+            self._stop.set(RunFailed(f"scan {spec.scan} failed: {type(error).__name__}"))
+        if not isinstance(error, Fenced):
+            self._ledger.progress.mark_failed(self._fence, spec.scan)
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._stop.set(
+                TimedOut(
+                    f"attempt {self._fence.attempt} took longer than the job's timeout; "
+                    "what is checkpointed is kept",
+                    hint=f"continue with: ecmbatch resume {self._run.run_id}",
+                )
+            )
+
+    def _spec(self, plan: RunPlan, scan: int) -> ScanSpec:
+        assert self._run.started_at is not None
+        return ScanSpec(
+            fence=self._fence,
+            facts=RunFacts(run_id=self._run.run_id, job_id=self._run.job_id, started_at=self._run.started_at),
+            plan=plan,
+            scan=scan,
+            checkpoint=self._job.checkpoint,
+            validation=self._job.validation or NO_RULES,
+        )
+
+    def _publish(self, plan: RunPlan) -> Marker:
+        try:
+            return publish_run(self._run, plan, self._resources)
+        except Fenced as error:
+            raise self._abandoned() from error
+
+    def _abandoned(self) -> RunAbandoned:
+        """The store has the run's tombstone: whoever put it there may have died before telling the ledger."""
+        return RunAbandoned(
+            f"run {self._run.run_id} was abandoned", hint=f"start a new one: ecmbatch run {self._job.job_id}"
+        )
+
+    def _finish(self, marker: Marker, plan: RunPlan) -> RunRecord:
+        crash_point("finish.before")
+        run = self._ledger.runs.finish(
+            self._fence, RunStatus.SUCCESS, publication=publication_document(marker, plan)
+        )
+        crash_point("finish.after")
+        self._resources.stage.remove(run.run_id)
+        return run
+
+    def _end_as(self, status: RunStatus, error: EcmbatchError) -> None:
+        document = error_document(error)
+        message = self._resources.project_file.redact(document["message"])
+        self._ledger.runs.finish(self._fence, status, error={**document, "message": message})
+
+
+def _status_after(error: EcmbatchError) -> RunStatus:
+    match error:
+        case RunAbandoned():
+            return RunStatus.ABANDONED
+        case RunStopped():
+            return RunStatus.STOPPED
+        case ValidationFailed():
+            return RunStatus.VALIDATION_FAILED
+        case Superseded():
+            # The head only moves forward: this run can never be published any more.
+            return RunStatus.ABANDONED
+        case _:
+            return RunStatus.FAILED

@@ -1,0 +1,278 @@
+"""A project in Python: load it, run its jobs, look at its runs. The command line does everything through it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ecmbatch.engine.abandoning import abandon_run
+from ecmbatch.engine.alerts import deliver_alerts
+from ecmbatch.engine.history import History, RunView
+from ecmbatch.engine.job_check import JobReport, check_job
+from ecmbatch.engine.job_files import JobFile, read_job, read_job_file
+from ecmbatch.engine.launching import LaunchOptions, launch, stream_of
+from ecmbatch.engine.preview import PlanPreview, preview_plan
+from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.runner import Runner
+from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.errors import DependencyNotMet, EcmbatchError, InvalidDocument, UsageError
+from ecmbatch.ledger.owner import Owner
+from ecmbatch.ledger.records import Fence, RunRecord, Watermark
+from ecmbatch.plugins import Plugins
+from ecmbatch.project_file import (
+    FILE_NAME,
+    ProjectFile,
+    ProjectSettings,
+    find_project_file,
+    load_project_file,
+)
+from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.scalars import Scalar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run ended. ``error`` is what ended it, ``None`` after success."""
+
+    view: RunView
+    error: EcmbatchError | None = None
+
+    @property
+    def run_id(self) -> str:
+        """The run's id; the same through all of its attempts."""
+        return self.view.run.run_id
+
+    @property
+    def status(self) -> RunStatus:
+        """The run's status."""
+        return self.view.run.status
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """Counts of rows: read, filtered, staged, folded, inserted, updated, unchanged, deleted, …"""
+        rows: Mapping[str, int] = self.document()["rows"]
+        return rows
+
+    @property
+    def validation(self) -> Mapping[str, Any] | None:
+        """The verdict: ``outcome`` and one entry for each rule; ``None`` before there is one."""
+        verdict: Mapping[str, Any] | None = self.document()["validation"]
+        return verdict
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line exits with."""
+        return self.error.exit_code if self.error else 0
+
+    def document(self) -> dict[str, Any]:
+        """Return the ``ecmbatch.run/1`` document."""
+        return self.view.document()
+
+
+class Project:
+    """A folder with an ``ecmbatch.toml``: jobs, and what the names in them stand for.
+
+    Use it as a context manager, or call :meth:`close`. *plugins* adds connectors, processors and stores in
+    code. Raises :class:`~ecmbatch.errors.InvalidDocument` when the project file is wrong.
+    """
+
+    def __init__(
+        self,
+        root: Path | str = ".",
+        *,
+        settings: ProjectSettings | None = None,
+        plugins: Plugins | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        file = ProjectFile(root=Path(root).resolve(), settings=settings or ProjectSettings())
+        self._open(file.with_implied_names(), plugins, clock)
+
+    @classmethod
+    def load(
+        cls,
+        path: Path | str | None = None,
+        *,
+        environment: Mapping[str, str] | None = None,
+        plugins: Plugins | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> Self:
+        """Load the project file *path* (or the folder it is in); by default the nearest one above the current
+        folder. *environment* is where ``${env:…}`` and overrides come from, by default that of the process.
+        """
+        given = Path(path) if path is not None else find_project_file(Path.cwd())
+        if given.is_dir():
+            given /= FILE_NAME
+        project = cls.__new__(cls)
+        file = load_project_file(given, os.environ if environment is None else environment)
+        project._open(file, plugins, clock)
+        return project
+
+    def _open(self, file: ProjectFile, plugins: Plugins | None, clock: Callable[[], datetime]) -> None:
+        self.file = file
+        self._resources = Resources(file, plugins=plugins, clock=clock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close connections, stores and the ledger."""
+        self._resources.close()
+
+    @property
+    def history(self) -> History:
+        """What is remembered of runs."""
+        return History(self._resources.ledger)
+
+    def validate(self, job: JobDefinition | Path | str) -> JobReport:
+        """Check a job against this project; raises ``InvalidDocument`` when it is not well-formed."""
+        return check_job(self._job_file(job).job, self._resources)
+
+    def plan(self, job: JobDefinition | Path | str, **options: Any) -> PlanPreview:
+        """Return what :meth:`run` with the same arguments would do; reads no rows and writes nothing."""
+        return preview_plan(self._checked(job).job, LaunchOptions(**options), self._resources)
+
+    def run(
+        self,
+        job: JobDefinition | Path | str,
+        *,
+        params: Mapping[str, Scalar] | None = None,
+        window: tuple[datetime, datetime] | None = None,
+        full_refresh: bool = False,
+        fresh: bool = False,
+        ignore_dependencies: bool = False,
+        workers: int | None = None,
+        stop: StopSignal | None = None,
+        on_start: Callable[[str], None] | None = None,
+    ) -> RunResult:
+        """Run a job, or continue its latest unfinished run, and return how it ended.
+
+        *window* (aware, half-open) makes it a backfill of that interval. *on_start* gets the run's id. Raises
+        what keeps a run from starting: ``InvalidDocument``, ``RunAlreadyActive``, ``Unreachable`` …
+        """
+        file = self._checked(job)
+        options = LaunchOptions(
+            params=params or {},
+            window=window,
+            full_refresh=full_refresh,
+            fresh=fresh,
+            ignore_dependencies=ignore_dependencies,
+        )
+        try:
+            run, fence = launch(file.job, file.path, options, self._resources)
+        except DependencyNotMet as error:
+            assert error.run_id is not None
+            return RunResult(view=self.history.run(error.run_id), error=error)
+        return self._execute(file.job, run, fence, workers, stop, on_start)
+
+    def resume(
+        self,
+        run_id: str,
+        *,
+        job: JobDefinition | Path | str | None = None,
+        accept_definition_change: bool = False,
+        workers: int | None = None,
+        stop: StopSignal | None = None,
+        on_start: Callable[[str], None] | None = None,
+    ) -> RunResult:
+        """Continue a run from its checkpoints; after a failed validation, judge it again by the job's rules now.
+
+        *job* says where the job is, if not where it was. Raises ``RunAlreadyActive``, ``RunAlreadyComplete``,
+        ``NotResumable``, ``DefinitionChanged``.
+        """
+        record = self._resources.ledger.runs.get(run_id)
+        file = self._checked(job if job is not None else record.job_file or record.job_id)
+        if file.job.job_id != record.job_id:
+            raise UsageError(f"run {run_id} is of job {record.job_id}, not {file.job.job_id}")
+        if record.plan is not None and not accept_definition_change:
+            self._refuse_changed_definition(record, file.job)
+        run, fence = self._resources.ledger.runs.resume(run_id, Owner.this_process())
+        return self._execute(
+            file.job, run, fence, workers, stop, on_start, accept_change=accept_definition_change
+        )
+
+    def stop(self, run_id: str) -> RunView:
+        """Ask a run to stop at its next checkpoint; one that nobody executes any more is stopped at once."""
+        self._resources.ledger.runs.request_stop(run_id)
+        return self.history.run(run_id)
+
+    def abandon(self, run_id: str, reason: str = "abandoned on request") -> RunView:
+        """Give a run up for good, so that it can never be published."""
+        abandon_run(run_id, reason, self._resources)
+        return self.history.run(run_id)
+
+    def watermarks(self, job_id: str, params: Mapping[str, Scalar] | None = None) -> Sequence[Watermark]:
+        """Return the watermarks of a job's stream, the present one first."""
+        return self._resources.ledger.watermarks.history(job_id, stream_of(params or {}))
+
+    def set_watermark(
+        self,
+        job_id: str,
+        window_end: datetime | None,
+        *,
+        params: Mapping[str, Scalar] | None = None,
+        reason: str,
+    ) -> None:
+        """Move the watermark of a job's stream; ``None`` resets it, so that the next run loads everything."""
+        self._resources.ledger.watermarks.set(job_id, stream_of(params or {}), window_end, reason)
+
+    def _execute(
+        self,
+        job: JobDefinition,
+        run: RunRecord,
+        fence: Fence,
+        workers: int | None,
+        stop: StopSignal | None,
+        on_start: Callable[[str], None] | None,
+        *,
+        accept_change: bool = False,
+    ) -> RunResult:
+        if on_start is not None:
+            on_start(run.run_id)
+        deliver_alerts(self._resources)
+        runner = Runner(
+            job,
+            self._resources,
+            workers=workers or self.file.settings.run.workers,
+            stop=stop or StopSignal(),
+        )
+        error: EcmbatchError | None = None
+        try:
+            runner.execute(run, fence, accept_change=accept_change)
+        except EcmbatchError as raised:
+            error = raised
+        return RunResult(view=self.history.run(run.run_id), error=error)
+
+    def _refuse_changed_definition(self, run: RunRecord, job: JobDefinition) -> None:
+        from ecmbatch.engine.launching import check_definition, current_definition
+
+        check_definition(run, current_definition(job, self._resources))
+
+    def _job_file(self, job: JobDefinition | Path | str) -> JobFile:
+        match job:
+            case JobDefinition():
+                return JobFile(job=job, path=None)
+            case Path():
+                return read_job_file(job, self.file.root)
+            case _:
+                return read_job(job, self.file.root, Path.cwd())
+
+    def _checked(self, job: JobDefinition | Path | str) -> JobFile:
+        file = self._job_file(job)
+        report = check_job(file.job, self._resources)
+        if not report.valid:
+            raise InvalidDocument(
+                f"job {file.job.job_id} does not fit this project: {report.problems[0]}",
+                problems=report.problems,
+            )
+        return file
