@@ -1,0 +1,119 @@
+"""SIGKILL at every instant between two durable effects, and again during the recovery.
+
+The store must equal that of a run that nobody killed, row for row; each source row is read once.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from ecmbatch.crash_points import CrashPoint
+from ecmbatch.testing.crashes import CRASH_POINTS
+from harness import (
+    command,
+    customers,
+    customers_job,
+    expected,
+    fill_warehouse,
+    make_project,
+    run_documents,
+    stored,
+    was_killed,
+    write_job,
+)
+
+FIRST = customers(200)
+SECOND = pa.concat_tables([customers(250, start=100), customers(20, start=1000)])
+ALL_POINTS = [point for point in CRASH_POINTS if point not in ("alert.delivered", "abandon.tombstone")]
+RULES = {
+    "rules": [
+        {"type": "row_count", "min": 1},
+        {"type": "null_check", "fields": ["context_id"], "threshold": 0},
+    ]
+}
+
+
+def merged(mode: str) -> list[tuple[Any, ...]]:
+    if mode == "replace":
+        return expected(SECOND)
+    if mode == "append":
+        return sorted(expected(FIRST) + expected(SECOND), key=repr)
+    changed = set(SECOND.column("id").to_pylist())
+    kept = FIRST.filter(pa.array([key not in changed for key in FIRST.column("id").to_pylist()]))
+    return sorted(expected(kept) + expected(SECOND), key=repr)
+
+
+@pytest.fixture(scope="session")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], Path]:
+    return {}
+
+
+def project_with_first_load(
+    loaded: dict[tuple[str, int], Path], factory: pytest.TempPathFactory, mode: str, partitions: int
+) -> Path:
+    """A project whose first 200 rows are published, made once for each kind of job and then copied."""
+    if (mode, partitions) not in loaded:
+        folder = make_project(factory.mktemp("loaded"))
+        fill_warehouse(folder, FIRST)
+        write_job(folder, customers_job(mode=mode, partitions=partitions, validation=RULES))
+        assert command(folder, "run", "job.json", "--json").exit_code == 0
+        fill_warehouse(folder, SECOND)
+        loaded[mode, partitions] = folder
+    copy = factory.mktemp("project")
+    return Path(shutil.copytree(loaded[mode, partitions], copy, dirs_exist_ok=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("mode", ["append", "upsert", "replace"])
+@pytest.mark.parametrize("point", ALL_POINTS)
+def test_a_run_killed_anywhere_ends_as_if_nobody_had_killed_it(
+    point: CrashPoint,
+    mode: str,
+    partitions: int,
+    loaded: dict[tuple[str, int], Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    folder = project_with_first_load(loaded, tmp_path_factory, mode, partitions)
+
+    first = command(
+        folder, "run", "job.json", "--json", crash=point, occurrence=2 if is_repeated(point) else 1
+    )
+    assert was_killed(first), f"{point} was never passed: {first.err}"
+    killed_during_recovery(folder, point)
+    finish(folder)
+
+    assert stored(folder) == merged(mode)
+    latest, before = run_documents(folder)
+    assert (latest["status"], before["status"]) == ("success", "success")
+    assert latest["rows"]["read"] == latest["rows"]["staged"] == SECOND.num_rows
+    assert not list((folder / ".ecmbatch" / "stage").rglob("*.parquet")) or point == "finish.after"
+
+
+def is_repeated(point: CrashPoint) -> bool:
+    return point.startswith(("stage.", "checkpoint."))
+
+
+def killed_during_recovery(folder: Path, point: CrashPoint) -> None:
+    """Kill the recovery too, at the same place if it comes by there and at the next commit if not."""
+    if run_documents(folder)[0]["status"] == "success":
+        return
+    again = command(folder, "run", "job.json", "--json", crash=point)
+    assert was_killed(again) or again.exit_code == 0, again.err
+    if run_documents(folder)[0]["status"] == "success":
+        return
+    command(folder, "run", "job.json", "--json", crash="publish.after_commit")
+
+
+def finish(folder: Path) -> None:
+    """Run once more, unless the run that was killed had already done everything."""
+    if run_documents(folder)[0]["status"] == "success":
+        return
+    last = command(folder, "run", "job.json", "--json")
+    assert last.exit_code == 0, last.err
+    assert last.document["status"] == "success"
