@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ecmbatch.errors import Problem, UsageError
-from ecmbatch.protocol.document import Section, check_model, invalid, pointer
+from ecmbatch.protocol.document import Many, Section, check_model, invalid, pointer
 
 FILE_NAME = "ecmbatch.toml"
 STATE_FOLDER = ".ecmbatch"
@@ -55,7 +55,7 @@ class AlertSettings(Section):
 class ProcessorSettings(Section):
     """``[processors]``: modules beside the project file whose processors jobs may name."""
 
-    modules: tuple[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], ...] = ()
+    modules: Many[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ()
 
 
 class ProjectSettings(Section):

@@ -67,7 +67,10 @@ def _source_problems(job: JobDefinition, resources: Resources) -> Iterator[Probl
 
 
 def _transform_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
-    yield from _named("/transform", resources.load_processors)
+    unloaded = _named("/transform", resources.load_processors)
+    yield from unloaded
+    if unloaded:
+        return
     for number, step in enumerate(job.transform):
         # A single step is nearly always written without a list around it.
         place = "/transform" if len(job.transform) == 1 else pointer(("transform", number))

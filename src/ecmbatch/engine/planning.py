@@ -190,10 +190,11 @@ def _head(run: RunRecord, table: str, store: str, resources: Resources) -> str |
         return None
     known = resources.ledger.runs.find(head.run_id) is not None
     if not known and resources.ledger.watermarks.latest(run.job_id, run.stream) is None:
+        job = run.job_file or run.job_id
         until = f" with data up to {rfc3339(head.window_end)}" if head.window_end else ""
         raise ConflictError(
             f"{store}.{table} was last loaded by run {head.run_id}{until}, which this ledger does not know",
             hint="restore the ledger; or, to go on without it, say from where: ecmbatch watermark set "
-            f"{run.job_id} TIME, or ecmbatch watermark reset {run.job_id} to load everything again",
+            f"{job} TIME, or ecmbatch watermark reset {job} to load everything again",
         )
     return head.run_id

@@ -85,7 +85,8 @@ def _read_all(
         for scanned in _source_problems_named(batches, scan):
             line.write(parts.take(scanned.batch))
             due.count(scanned.batch.num_rows)
-            if scanned.cursor is not None:
+            # A scan that is replayed from its start can be cut anywhere: its checkpoints show how far it is.
+            if scanned.cursor is not None or scan.resume == "none":
                 cursor = scanned.cursor
                 if stop.is_set() or due.now():
                     line.checkpoint(cursor, parts.records(PartitionStatus.IN_PROGRESS), completed=False)
