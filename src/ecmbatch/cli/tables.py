@@ -1,0 +1,117 @@
+"""Tables: runs, checkpoints, plans, watermarks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from ecmbatch.cli.progress import duration
+from ecmbatch.cli.screen import visible
+from ecmbatch.cli.summary import STYLES, facts_table, interval, moment
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from ecmbatch.engine.history import RunView
+    from ecmbatch.ledger.records import Watermark
+
+
+def runs_table(views: Sequence[RunView]) -> RenderableType:
+    """Return one line for each run."""
+    if not views:
+        return Text("there are no runs yet")
+    table = _table("run", "job", "status", "started", ">time", ">partitions", ">rows read")
+    for view in views:
+        run = view.run
+        seconds = (
+            (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None
+        )
+        table.add_row(
+            run.run_id,
+            run.job_id,
+            Text(run.status, style=STYLES.get(run.status, "")),
+            moment(run.started_at),
+            duration(seconds) if seconds is not None else "–",
+            f"{view.completed}/{len(view.partitions)}",
+            f"{view.rows_read:,}",
+        )
+    return table
+
+
+def checkpoints_table(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Return one line for each checkpoint."""
+    if not documents:
+        return Text("there are no checkpoints yet")
+    table = _table(">partition", ">offset", "status", "at", ">attempt", ">chunks")
+    for document in documents:
+        checkpoint, ours = document["checkpoint"], document["x-ecmbatch"]
+        table.add_row(
+            str(checkpoint["partition"]),
+            f"{checkpoint['offset']:,}",
+            checkpoint["status"],
+            moment(checkpoint["timestamp"]),
+            str(ours["attempt"]),
+            str(ours["sequence"]),
+        )
+    return table
+
+
+def watermarks_table(watermarks: Sequence[Watermark]) -> RenderableType:
+    """Return one line for each watermark, the present one first."""
+    if not watermarks:
+        return Text("nothing is loaded yet: the next run reads everything")
+    table = _table("loaded up to", "since", "by", "reason")
+    for mark in watermarks:
+        table.add_row(
+            moment(mark.window_end), moment(mark.at), mark.run_id or "hand", Text(visible(mark.reason))
+        )
+    return table
+
+
+def plan_summary(plan: Mapping[str, Any]) -> RenderableType:
+    """Return what a run would do, from the ``ecmbatch.plan/1`` document."""
+    sink, source = plan["sink"], plan["source"]
+    facts = {
+        "would": f"continue run {plan['continues']}" if plan["continues"] else "start a new run",
+        "because": plan["reason"],
+        "window": interval(plan["window"]["start"], plan["window"]["end"]),
+        "parameters": ", ".join(f"{name} = {value}" for name, value in plan["parameters"].items()) or "–",
+        "reads": f"{source['connector']}: {_columns(source['columns'])}",
+        "transforms": ", ".join(each["processor"] for each in plan["transform"]) or "–",
+        "publishes": f"{sink['store']}.{sink['table']} ({sink['mode']}): {_columns(sink['columns'])}",
+        "key": ", ".join(sink["key"]) or "–",
+    }
+    table = facts_table()
+    for name, text in facts.items():
+        table.add_row(f"  {name}", Text(visible(text)))
+    for note in plan["notes"]:
+        table.add_row("  note", Text(visible(note), style="yellow"))
+    for reason in plan["unmet_dependencies"]:
+        table.add_row("  not yet", Text(visible(reason), style="red"))
+    return Group(Text(plan["job_id"], style="bold"), table, _scans(plan))
+
+
+def _scans(plan: Mapping[str, Any]) -> Table:
+    table = _table(">scan", "partitions", "resume", "reason")
+    for scan in plan["scans"]:
+        partitions = ", ".join(str(each) for each in scan["partitions"])
+        table.add_row(str(scan["scan"]), partitions, scan["resume"], Text(visible(scan["reason"])))
+    return table
+
+
+def _columns(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {kind}" for name, kind in columns.items())
+
+
+def _table(*headings: str) -> Table:
+    """Return an empty table; the columns whose heading begins with ``>`` are numbers."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(
+            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold"
+        )
+    return table
