@@ -7,13 +7,13 @@ partition 11. Modules are imported when a name is first asked for, so that comma
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from ecmbatch.errors import PluginError
+from ecmbatch.protocol import document
 
 if TYPE_CHECKING:
     from ecmbatch.connectors.connector import ConnectorType
@@ -123,7 +123,7 @@ class Plugins:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, else what names there are."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
+    near = document.did_you_mean(name, names)
+    if near:
+        return f"; {near}"
     return f"; there are: {', '.join(names)}" if names else "; there are none"

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +24,26 @@ path = "warehouse.duckdb"
 modules = ["processors"]
 """
 
-# A transform that waits for the test: it says that it is at work, and goes on when it is let go.
+# The transform "waits" says that it is at work, and goes on when the test lets it.
 PROCESSORS = """
+import sys
 from pathlib import Path
 import pyarrow as pa
-from pydantic import BaseModel
 from ecmbatch import processor
 
-class Gate(BaseModel):
-    folder: str
-
 @processor("waits")
-def waits(batch: pa.RecordBatch, config: Gate) -> pa.RecordBatch:
-    Path(config.folder, "at_work").open("w").close()
-    Path(config.folder, "go").open().close()
+def waits(batch: pa.RecordBatch, config: dict) -> pa.RecordBatch:
+    if batch.num_rows:
+        print("at work", file=sys.stderr, flush=True)
+        with Path(config["gate"]).open("rb", buffering=0) as gate:
+            gate.read(1)
     return batch
 
 @processor("breaks")
-def breaks(batch: pa.RecordBatch, config: Gate) -> pa.RecordBatch:
-    raise ValueError("secret row value")
+def breaks(batch: pa.RecordBatch, config: dict) -> pa.RecordBatch:
+    if batch.num_rows:
+        raise ValueError("secret row value")
+    return batch
 """
 
 JOB: dict[str, Any] = {
@@ -68,16 +69,45 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Child:
+    """A command in a process of its own."""
+
+    process: subprocess.Popen[str]
+
+    def await_line(self, text: str) -> None:
+        """Read standard error up to the first line with *text*."""
+        assert self.process.stderr is not None
+        assert any(text in line for line in self.process.stderr), f"it ended without saying {text!r}"
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def end(self) -> Result:
+        """Wait for its end."""
+        out, err = self.process.communicate(timeout=60)
+        return Result(self.process.returncode, out, err)
+
+
+@dataclass(frozen=True, slots=True)
 class ProjectFolder:
     """A project with one job, ``people``, of ten rows."""
 
     path: Path
+    children: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def job(self, **changes: Any) -> None:
         """Write the job with *changes*."""
         job = {**JOB, **changes}
         (self.path / "jobs").mkdir(exist_ok=True)
         (self.path / "jobs" / f"{job['job_id']}.json").write_text(json.dumps(job))
+
+    def waiting_job(self) -> Callable[[], None]:
+        """Write the job with a transform that waits; return what lets it go on."""
+        path = self.path / "gate"
+        os.mkfifo(path)
+        gate = os.open(path, os.O_RDWR)  # with both ends open, nothing here can block
+        self.job(transform={"processor": "waits", "config": {"gate": str(path)}})
+        return lambda: os.write(gate, b".") and None
 
     def rows(self) -> int:
         """How many rows readers of the store see."""
@@ -87,24 +117,17 @@ class ProjectFolder:
             found = connection.sql("SELECT table_name FROM duckdb_tables() WHERE table_name = 'people'")
             return connection.sql("FROM people").shape[0] if found.fetchall() else 0
 
-    def start(self, *arguments: str, **settings: Any) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, stdout: Any = subprocess.PIPE) -> Child:
         """Start a command in a process of its own."""
-        return subprocess.Popen(
+        child = subprocess.Popen(
             [sys.executable, "-m", "ecmbatch", *arguments],
             cwd=self.path,
-            stdout=settings.get("stdout", subprocess.PIPE),
+            stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, **settings.get("env", {})},
         )
-
-    def await_work(self) -> None:
-        """Wait until the transform ``waits`` is at work."""
-        (self.path / "at_work").open().close()
-
-    def let_go(self) -> None:
-        """Let the transform ``waits`` go on."""
-        (self.path / "go").open("w").close()
+        self.children.append(child)
+        return Child(child)
 
 
 @pytest.fixture
@@ -116,16 +139,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project
     with duckdb.connect(tmp_path / "warehouse.duckdb") as connection:
         connection.execute("CREATE TABLE people AS SELECT range AS id, 'p' || range AS name FROM range(10)")
     monkeypatch.chdir(tmp_path)
-    return folder
-
-
-@pytest.fixture
-def waiting_project(project: ProjectFolder) -> ProjectFolder:
-    """The project, with a job whose transform waits for the test."""
-    for name in ("at_work", "go"):
-        os.mkfifo(project.path / name)
-    project.job(transform={"processor": "waits", "config": {"folder": str(project.path)}})
-    return project
+    yield folder
+    for child in folder.children:
+        child.kill()
+        child.communicate()
 
 
 @pytest.fixture

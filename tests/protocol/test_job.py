@@ -63,7 +63,6 @@ FULL: dict[str, Any] = {
         "order_by": "updated_at",
         "provenance": False,
         "schema": "freeze",
-        "max_delete": "10%",
         "allow_empty": True,
         "x-owner": "me",
     },
@@ -145,7 +144,6 @@ def test_the_smallest_job_has_the_documented_defaults() -> None:
     assert job.retry.max_attempts == 1
     assert job.sink.provenance
     assert job.sink.schema_mode == "evolve"
-    assert str(job.sink.max_delete) == "50%"
     assert (job.transform, job.schedule, job.dependencies, job.parameters) == ((), (), (), {})
     assert not job.uses_window
 
@@ -509,7 +507,7 @@ def test_the_digest_covers_what_a_run_in_progress_depends_on(
         lambda job: job.pop("checkpoint"),
         lambda job: job.pop("dependencies"),
         lambda job: job["source"].update(batch_rows=5, lag="1 s"),
-        lambda job: job["sink"].update(max_delete="100%", allow_empty=False),
+        lambda job: job["sink"].update(allow_empty=False),
         lambda job: job.update({"x-b": 1}),
     ],
 )

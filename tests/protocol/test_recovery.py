@@ -38,12 +38,12 @@ def test_a_scan_is_read_exactly_when_one_of_its_partitions_is_unfinished(
     assert set(remaining_work(partitions).scans) == unfinished
 
 
-@pytest.mark.parametrize("status", FINAL)
+@pytest.mark.parametrize("status", sorted(FINAL))
 def test_nothing_follows_a_final_status(status: RunStatus) -> None:
     assert not any(may_follow(status, following) for following in RunStatus)
 
 
-@pytest.mark.parametrize("status", set(RunStatus) - FINAL)
+@pytest.mark.parametrize("status", sorted(set(RunStatus) - FINAL))
 def test_every_other_run_can_be_abandoned(status: RunStatus) -> None:
     assert may_follow(status, RunStatus.ABANDONED)
 
@@ -54,7 +54,7 @@ def test_run_continues_exactly_crashed_stopped_and_failed_runs(status: RunStatus
     assert (decision.launch is Launch.CONTINUE) == (status in CONTINUED_BY_RUN)
 
 
-@pytest.mark.parametrize("status", CONTINUED_BY_RUN)
+@pytest.mark.parametrize("status", sorted(CONTINUED_BY_RUN))
 def test_a_changed_definition_replaces_an_unfinished_run_and_says_why(status: RunStatus) -> None:
     decision = decide_launch(
         status, same_definition=False, fresh=False, changes=["sink.mode: append → upsert"]
@@ -63,7 +63,7 @@ def test_a_changed_definition_replaces_an_unfinished_run_and_says_why(status: Ru
     assert "sink.mode: append → upsert" in decision.reason
 
 
-@pytest.mark.parametrize("status", CONTINUED_BY_RUN)
+@pytest.mark.parametrize("status", sorted(CONTINUED_BY_RUN))
 def test_fresh_replaces_an_unfinished_run(status: RunStatus) -> None:
     assert decide_launch(status, same_definition=True, fresh=True).launch is Launch.REPLACE
 

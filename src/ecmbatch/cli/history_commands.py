@@ -9,6 +9,7 @@ import typer
 from ecmbatch.cli.arguments import RunArgument
 from ecmbatch.cli.command import command
 from ecmbatch.cli.invocation import Invocation
+from ecmbatch.cli.screen import visible
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,18 +34,18 @@ def runs(
 
 
 def show(invocation: Invocation, run: RunArgument) -> int:
-    """Show one run: how far it is, what it read and published, what validation said."""
+    """Show one run. How far it is, what it read and published, what validation said."""
     invocation.answer_run(invocation.run(run))
     return 0
 
 
 def why(invocation: Invocation, run: RunArgument) -> int:
-    """Explain why a run is as it is, and what can be done."""
+    """Explain why a run is as it is. And what can be done."""
     view = invocation.run(run)
     sentences = invocation.project.history.why(run)
     invocation.answer(
         lambda: {"run_id": run, "status": str(view.run.status), "why": sentences},
-        lambda: "\n".join(sentences),
+        lambda: visible("\n".join(sentences)),
     )
     return 0
 

@@ -91,8 +91,8 @@ class Invocation:
         self.answer(view.document, lambda: run_summary(view))
 
     def note(self, text: str) -> None:
-        """Tell a person something beside the answer."""
-        if not self.quiet and not self.json:
+        """Tell a person something beside the answer, on standard error."""
+        if not self.quiet:
             print_note(self.redact(text))
 
     def fail(self, error: EcmbatchError, *, run_id: str | None = None) -> int:

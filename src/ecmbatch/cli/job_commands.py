@@ -44,7 +44,7 @@ def validate(
         list[str], typer.Argument(metavar="JOB...", help="Job files, or ids of jobs in the folder jobs/.")
     ],
 ) -> int:
-    """Check jobs against this project: all problems with their places, and warnings. Nothing is opened."""
+    """Check jobs against this project. Shows all problems with their places, and warnings; opens nothing."""
     findings = [_check(invocation.project, job) for job in jobs]
     valid = all(each.valid for each in findings)
     documents = [each.document(invocation) for each in findings]
@@ -65,7 +65,7 @@ def plan(
     fresh: Fresh = False,
     ignore_dependencies: IgnoreDependencies = False,
 ) -> int:
-    """Show what a run with the same options would do. No rows are read and nothing is written."""
+    """Show what a run would do. Takes the options of run; reads no rows and writes nothing."""
     from ecmbatch.cli.tables import plan_summary
 
     preview = invocation.project.plan(
@@ -87,7 +87,7 @@ def schema(
         typer.Option("--output", metavar="FILE", help="Write to this file, not to standard output."),
     ] = None,
 ) -> int:
-    """Print the JSON Schema of job files, for editors and other tools."""
+    """Print the JSON Schema of job files. Editors and other tools check and complete jobs with it."""
     from ecmbatch.protocol.job import json_schema
 
     if output is None:

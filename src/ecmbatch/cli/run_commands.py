@@ -43,7 +43,7 @@ def run(
     workers: Workers = None,
     no_progress: NoProgress = False,
 ) -> int:
-    """Run a job, or continue its latest run if that was not finished."""
+    """Run a job, or continue its unfinished run. The latter when the job is still the same."""
     from ecmbatch.cli.execution import answer_result, execute
 
     params, window = params_of(param), window_of(window_start, window_end)
@@ -84,7 +84,7 @@ def resume(
     workers: Workers = None,
     no_progress: NoProgress = False,
 ) -> int:
-    """Continue a run from its checkpoints; after a failed validation, judge it again by the rules now."""
+    """Continue a run from its checkpoints. After a failed validation it is judged again by the rules now."""
     from ecmbatch.cli.execution import answer_result, execute
 
     project = invocation.project
@@ -106,7 +106,7 @@ def resume(
 
 
 def stop(invocation: Invocation, run: RunArgument) -> int:
-    """Ask a run to stop at its next checkpoint; it can be resumed."""
+    """Ask a run to stop at its next checkpoint. It can be resumed."""
     invocation.run(run)
     invocation.answer_run(invocation.project.stop(run))
     return 0
@@ -119,7 +119,7 @@ def abandon(
         str, typer.Option("--reason", metavar="TEXT", help="Why; it is kept with the run.")
     ] = "abandoned on request",
 ) -> int:
-    """Give a run up for good, so that it can never be published."""
+    """Give a run up for good. It can never be published then."""
     invocation.run(run)
     view = invocation.project.abandon(run, reason)
     if view.run.publication is not None:

@@ -26,7 +26,7 @@ def make_app() -> typer.Typer:
 
 
 def show(invocation: Invocation, job: JobArgument, param: ParamOption = None) -> int:
-    """Show up to where a job is loaded, and where it was before; --param names the stream."""
+    """Show up to where a job is loaded. And what it was before; --param names the stream."""
     from ecmbatch.cli.tables import watermarks_table
     from ecmbatch.protocol.checkpoint import rfc3339
 

@@ -12,7 +12,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
-from decimal import Decimal
 from itertools import islice
 from typing import Annotated, Any, Literal
 
@@ -48,7 +47,6 @@ from ecmbatch.protocol.names import (
 )
 from ecmbatch.protocol.schedule import RunOutcome, Schedule
 from ecmbatch.protocol.validation.rules import Validation
-from ecmbatch.protocol.validation.threshold import Threshold, ThresholdValue
 
 JobType = Literal["full_extraction", "incremental_extraction", "full_sync"]
 Mode = Literal["append", "upsert", "replace"]
@@ -136,10 +134,6 @@ class Sink(Section):
         default="evolve",
         alias="schema",
         description="Whether new columns are added to the target or refused.",
-    )
-    max_delete: ThresholdValue = Field(
-        default=Threshold(fraction=Decimal("0.5")),
-        description="Rows of the target that one run may remove, as a percentage or count.",
     )
     allow_empty: bool = Field(
         default=False, description="Let replace publish no rows over a table that has some."
@@ -313,8 +307,7 @@ class JobDefinition(Section):
 
         *processor_versions* has the version of every processor the job names. Not part of it are validation,
         schedule, alerts, description, retry, timeout, checkpoint and dependencies, how much is read at once,
-        and the guards ``sink.max_delete`` and ``sink.allow_empty``: a failed run may be resumed after they
-        were corrected.
+        and the guard ``sink.allow_empty``: a failed run may be resumed after it was corrected.
         """
         source = self.source.model_dump(
             mode="json", include={"connector", "query", "table", "path", "order_by"}

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BeforeValidator
+
+from ecmbatch.protocol.document import Section, did_you_mean
 
 
 def _as_tuple(value: Any) -> Any:
@@ -30,23 +31,8 @@ NotEmpty = AfterValidator(_not_empty)
 """Refuses an empty list; unlike ``min_length`` it says nothing more about a list with faulty entries."""
 
 
-class Declaration(BaseModel):
-    """A strict, frozen JSON object. Unknown keys are refused, except those that start with ``x-``."""
-
-    model_config = ConfigDict(
-        strict=True,
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-        json_schema_extra={"patternProperties": {"^x-": {}}},
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_free_keys(cls, value: Any) -> Any:
-        if not isinstance(value, dict):
-            return value
-        return {key: item for key, item in value.items() if not str(key).startswith("x-")}
+class Declaration(Section):
+    """An object of the validation block, and its canonical spelling."""
 
     def as_json(self, *, exclude: set[str] | None = None) -> dict[str, Any]:
         """Return what was declared as JSON, in one canonical spelling, without what equals its default."""
@@ -59,7 +45,7 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def did_you_mean(value: Any, known: Sequence[str]) -> str:
+def suggestion(value: Any, known: Sequence[str]) -> str:
     """Return ``; did you mean '…'?`` with the name among *known* that *value* resembles, else nothing."""
-    near = get_close_matches(value, known, 1) if isinstance(value, str) else []
-    return f"; did you mean '{near[0]}'?" if near else ""
+    near = did_you_mean(value, known) if isinstance(value, str) else None
+    return f"; {near}" if near else ""

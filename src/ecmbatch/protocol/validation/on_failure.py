@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from ecmbatch.protocol.validation.declaration import Declaration, JsonList, did_you_mean
+from ecmbatch.protocol.validation.declaration import Declaration, JsonList, suggestion
 
 ACTIONS: Sequence[str] = ("abort_and_alert", "abort", "warn", "warn_and_alert")
 Action = Literal["abort_and_alert", "abort", "warn", "warn_and_alert"]
@@ -16,7 +16,7 @@ Action = Literal["abort_and_alert", "abort", "warn", "warn_and_alert"]
 def _known_action(value: Any) -> Any:
     if value in ACTIONS:
         return value
-    raise ValueError(f"unknown action{did_you_mean(value, ACTIONS)}; this version knows {', '.join(ACTIONS)}")
+    raise ValueError(f"unknown action{suggestion(value, ACTIONS)}; this version knows {', '.join(ACTIONS)}")
 
 
 class OnFailure(Declaration):

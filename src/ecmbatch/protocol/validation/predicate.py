@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from ecmbatch.protocol.validation.declaration import Declaration, JsonList, NotEmpty, did_you_mean
+from ecmbatch.protocol.validation.declaration import Declaration, JsonList, NotEmpty, suggestion
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "in", "not_in", "is_null", "is_not_null"]
 
@@ -24,7 +24,7 @@ _SPOKEN = {"==": "=", "<>": "!=", "eq": "=", "ne": "!=", "lt": "<", "le": "<=", 
 def _known_operator(value: Any) -> Any:
     if value in _OPERATORS:
         return value
-    near = did_you_mean(_SPOKEN.get(str(value), value), _OPERATORS)
+    near = suggestion(_SPOKEN.get(str(value), value), _OPERATORS)
     raise ValueError(f"unknown operator; known are {', '.join(_OPERATORS)}{near}")
 
 

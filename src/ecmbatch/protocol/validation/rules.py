@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from ecmbatch.protocol.duration import Duration
-from ecmbatch.protocol.validation.declaration import Declaration, JsonList, NotEmpty, did_you_mean, digest
+from ecmbatch.protocol.validation.declaration import Declaration, JsonList, NotEmpty, digest, suggestion
 from ecmbatch.protocol.validation.on_failure import OnFailure, OnFailureValue
 from ecmbatch.protocol.validation.predicate import Where
 from ecmbatch.protocol.validation.threshold import Threshold, ThresholdValue
@@ -218,7 +218,7 @@ def _known_type(value: Any) -> Any:
         shown = f" '{found}'" if isinstance(found, str) and re.fullmatch(r"[A-Za-z_-]{1,40}", found) else ""
         raise ValueError(
             f"unknown rule type{shown}; this version knows {', '.join(RULE_TYPES)}"
-            + did_you_mean(found, RULE_TYPES)
+            + suggestion(found, RULE_TYPES)
         )
     return value
 
