@@ -1,5 +1,6 @@
 """Cutting ordered batches where the key changes."""
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -85,7 +86,7 @@ def test_rows_stay_as_they_are_and_cursors_are_exactly_at_group_ends(
             assert ordered[done - 1] == each.cursor["key"]
             assert done == len(ordered) or ordered[done] != ordered[done - 1]
     # A cursor is never further away than the group that a batch ends in.
-    for one, other in zip(scanned, scanned[1:], strict=False):
+    for one, other in pairwise(scanned):
         assert one.cursor is not None or one.batch.column("key")[-1] == other.batch.column("key")[0]
 
 

@@ -42,6 +42,8 @@ def decode_key(value: Any, kind: pa.DataType) -> pa.Array:
     if isinstance(kind, pa.BaseExtensionType):
         return pa.ExtensionArray.from_storage(kind, decode_key(value, kind.storage_type))
     if value is not None and pa.types.is_temporal(kind):
+        if type(value) is not int:
+            raise ValueError(f"a key of type {kind} is remembered as an integer")
         return pa.array([value], _integer_of(kind)).view(kind)
     return pa.array([decode_scalar(value)], kind)
 

@@ -107,7 +107,7 @@ class _Attempt:
         self._resources = resources
         self._ledger = resources.ledger
         self._workers = workers
-        self._stop = stop
+        self._stop = StopSignal(stop)
         self._deadline = time.monotonic() + job.timeout.total_seconds() if job.timeout else None
 
     def execute(self, *, accept_change: bool) -> RunRecord:

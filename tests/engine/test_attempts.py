@@ -1,0 +1,194 @@
+"""Automatic attempts, timeouts, stopping and the read side, on in-memory doubles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import ecmbatch
+from ecmbatch import JobDefinition, Plugins, Project
+from ecmbatch.connectors.connector import ConnectorType, Cursor, ReadRequest, Scan, ScannedBatch
+from ecmbatch.connectors.memory import MemoryConnector
+from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.errors import PluginError, RunStopped, SourceError, Unreachable
+from ecmbatch.project_file import ProjectSettings
+from ecmbatch.protocol.run import RunStatus
+from ecmbatch.stores.memory import MemoryStore, MemoryTables
+from ecmbatch.stores.store import StoreType
+
+ROWS = pa.table({"id": pa.array(range(100)), "name": pa.array([f"n{number}" for number in range(100)])})
+
+
+class Flaky(MemoryConnector):
+    """Does *mishap* after each batch, as often as it is told to."""
+
+    def __init__(self, mishap: Callable[[], None], times: int) -> None:
+        super().__init__(ROWS)
+        self.mishap = mishap
+        self.left = times
+
+    def read(
+        self, request: ReadRequest, scan: Scan, after: Cursor | None
+    ) -> AbstractContextManager[Iterator[ScannedBatch]]:
+        return self._read(request, scan, after)
+
+    @contextmanager
+    def _read(
+        self, request: ReadRequest, scan: Scan, after: Cursor | None
+    ) -> Iterator[Iterator[ScannedBatch]]:
+        with super().read(request, scan, after) as batches:
+            yield self._interrupted(batches)
+
+    def _interrupted(self, batches: Iterator[ScannedBatch]) -> Iterator[ScannedBatch]:
+        for number, batch in enumerate(batches):
+            if number == 2 and self.left:
+                self.left -= 1
+                self.mishap()
+            yield batch
+
+
+class World:
+    def __init__(self, folder: Path, connector: MemoryConnector) -> None:
+        self.tables = MemoryTables()
+        plugins = Plugins()
+        plugins.connectors.add(
+            ConnectorType(
+                name="flaky",
+                fields=frozenset({"table"}),
+                parse_config=lambda config: config,
+                build=lambda config, root: connector,
+            )
+        )
+        plugins.stores.add(
+            StoreType(
+                name="tables",
+                parse_config=lambda config: config,
+                build=lambda config, root, tell: MemoryStore(self.tables),
+            )
+        )
+        settings = ProjectSettings(
+            connectors={"rows": {"type": "flaky"}}, stores={"tables": {"type": "tables"}}
+        )
+        self.project = Project(folder, settings=settings, plugins=plugins)
+
+    def stored(self) -> list[int]:
+        return sorted(row["id"] for row in MemoryStore(self.tables).rows("rows"))
+
+
+def job(**sections: Any) -> JobDefinition:
+    return JobDefinition.from_value(
+        {
+            "job_id": "rows",
+            "source": {"connector": "rows", "table": "any", "order_by": "id"},
+            "sink": {"store": "tables", "mode": "append"},
+            "checkpoint": {"every_rows": 10},
+            **sections,
+        }
+    )
+
+
+def raising(error: Exception) -> Callable[[], None]:
+    def mishap() -> None:
+        raise error
+
+    return mishap
+
+
+def test_an_error_that_may_pass_is_tried_again_from_the_checkpoint(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(Unreachable("the source went away")), times=2))
+    result = world.project.run(job(retry={"max_attempts": 3, "base_delay": "1 ms"}))
+    assert (result.status, result.view.run.attempt) == (RunStatus.SUCCESS, 3)
+    assert world.stored() == list(range(100))
+    assert result.rows["read"] == 100
+
+
+def test_attempts_are_limited_but_people_are_not(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(Unreachable("the source went away")), times=3))
+    definition = job(retry={"max_attempts": 2, "base_delay": "1 ms"})
+    failed = world.project.run(definition)
+    assert (failed.status, failed.exit_code, failed.view.run.attempt) == (RunStatus.FAILED, 7, 2)
+    assert world.project.resume(failed.run_id, job=definition).status is RunStatus.SUCCESS
+    assert world.stored() == list(range(100))
+
+
+def test_an_error_that_will_not_pass_is_not_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(SourceError("bad SQL")), times=1))
+    failed = world.project.run(job(retry={"max_attempts": 5}))
+    assert (failed.status, failed.view.run.attempt, failed.exit_code) == (RunStatus.FAILED, 1, 1)
+
+
+def test_a_connectors_defect_is_named_without_its_message(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(KeyError("row value 4111")), times=1))
+    failed = world.project.run(job())
+    assert failed.error is not None and "KeyError" in failed.error.message
+    assert "4111" not in failed.error.message
+
+
+def test_an_attempt_that_takes_too_long_fails_and_can_be_resumed(tmp_path: Path) -> None:
+    definition = job(timeout="1 ms")
+    world = World(tmp_path, MemoryConnector(ROWS))
+    result = world.project.run(definition)
+    assert (result.status, result.error and result.error.code) == (RunStatus.FAILED, "timed_out")
+    assert world.project.resume(result.run_id, job=job()).status is RunStatus.SUCCESS
+    assert world.stored() == list(range(100))
+
+
+def test_a_stop_signal_ends_the_run_at_a_checkpoint(tmp_path: Path) -> None:
+    stop = StopSignal()
+    world = World(tmp_path, Flaky(lambda: stop.set(RunStopped("stopped by SIGTERM")), times=1))
+    stopped = world.project.run(job(), stop=stop)
+    assert (stopped.status, stopped.exit_code) == (RunStatus.STOPPED, 5)
+    assert stopped.rows["read"] == 30
+    resumed = world.project.run(job())
+    assert resumed.run_id == stopped.run_id and resumed.status is RunStatus.SUCCESS
+    assert world.stored() == list(range(100))
+
+
+def test_a_plan_reads_and_writes_nothing(tmp_path: Path) -> None:
+    connector = MemoryConnector(ROWS)
+    world = World(tmp_path, connector)
+    preview = world.project.plan(job())
+    document = preview.document()
+    assert document["scans"][0]["resume"] == "cursor"
+    assert document["sink"]["table"] == "rows"
+    assert world.project.history.recent_runs() == []
+    assert MemoryStore(world.tables).table("rows") is None
+
+
+def test_a_plan_of_an_unfinished_run_is_the_frozen_one(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(SourceError("bad")), times=1))
+    failed = world.project.run(job())
+    assert world.project.plan(job()).continues == failed.run_id
+
+
+def test_why_always_answers(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(SourceError("the disk of the warehouse is full")), times=1))
+    failed = world.project.run(job())
+    sentences = world.project.history.why(failed.run_id)
+    assert any("the disk of the warehouse is full" in sentence for sentence in sentences)
+    assert any(f"ecmbatch resume {failed.run_id}" in sentence for sentence in sentences)
+    done = world.project.resume(failed.run_id, job=job())
+    assert any("published to tables.rows" in sentence for sentence in world.project.history.why(done.run_id))
+
+
+def test_a_connector_that_forgets_a_partition_is_refused(tmp_path: Path) -> None:
+    class Forgetful(MemoryConnector):
+        def plan(self, request: ReadRequest) -> Any:
+            planned = super().plan(request)
+            return type(planned)(schema=planned.schema, scans=planned.scans[:0])
+
+    world = World(tmp_path, Forgetful(ROWS))
+    failed = world.project.run(job())
+    assert isinstance(failed.error, PluginError) and failed.exit_code == 2
+
+
+def test_every_public_name_is_there() -> None:
+    for name in ecmbatch.__all__:
+        assert getattr(ecmbatch, name) is not None
+    with pytest.raises(AttributeError):
+        _ = ecmbatch.no_such_name
