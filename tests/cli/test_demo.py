@@ -40,7 +40,7 @@ def test_the_comparison_sees_every_difference(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         with duckdb.connect(tmp_path / name / "context.duckdb") as connection:
             connection.execute(
-                f"CREATE TABLE flight_context AS SELECT *, '{name}' AS _ecm_run_id FROM (VALUES {rows}) rows(id, text)"
+                f"CREATE TABLE flight_context AS SELECT *, '{name}' AS _ecm_run_id FROM (VALUES {rows}) t(id, v)"
             )
     comparison = compare(tmp_path / "one", tmp_path / "two")
     assert (comparison.only_after_the_kill, comparison.only_in_the_other) == (1, 1)

@@ -67,7 +67,7 @@ def _console(text: io.StringIO) -> Console:
     return Console(
         file=text,
         force_terminal=terminal,
-        width=None if terminal else int(os.environ.get("COLUMNS") or _WIDTH_OF_PIPES),
+        width=None if terminal else _WIDTH_OF_PIPES,
         markup=False,
         emoji=False,
         highlight=False,

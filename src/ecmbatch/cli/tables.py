@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ecmbatch.engine.history import RunView
     from ecmbatch.ledger.records import Watermark
 
+_RUN_ID_WIDTH = 36
+
 
 def runs_table(views: Sequence[RunView]) -> RenderableType:
     """Return one line for each run."""
@@ -111,7 +113,12 @@ def _table(*headings: str) -> Table:
     """Return an empty table; the columns whose heading begins with ``>`` are numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:
+        name = heading.removeprefix(">")
+        # A run's id is there to be copied: it is never broken.
         table.add_column(
-            heading.removeprefix(">"), justify="right" if heading.startswith(">") else "left", overflow="fold"
+            name,
+            justify="left" if name == heading else "right",
+            overflow="fold",
+            min_width=_RUN_ID_WIDTH if name == "run" else None,
         )
     return table

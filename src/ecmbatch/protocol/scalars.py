@@ -9,17 +9,25 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from datetime import date, datetime, time
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from typing import Any
 from uuid import UUID
 
 Scalar = None | bool | int | float | str | bytes | Decimal | datetime | date | time | UUID
 
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation as error:
+        raise ValueError(f"{text!r} is not a decimal number") from error
+
+
 _READERS: Mapping[str, Callable[[str], Scalar]] = {
     "datetime": datetime.fromisoformat,
     "date": date.fromisoformat,
     "time": time.fromisoformat,
-    "decimal": Decimal,
+    "decimal": _decimal,
     "bytes": bytes.fromhex,
     "uuid": UUID,
     "float": float,
