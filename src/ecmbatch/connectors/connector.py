@@ -119,7 +119,7 @@ class Connector(ABC):
         """
 
     def close(self) -> None:
-        """Release connections that are kept between scans."""
+        """Release what is kept between scans; a later :meth:`plan` or :meth:`read` opens it again."""
         return
 
 

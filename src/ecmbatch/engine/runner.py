@@ -194,13 +194,15 @@ class _Attempt:
         )
         if not work.scans:
             return
-        allowed = self._resources.connector(plan.connector).max_scans
-        slots = min(self._workers, len(work.scans), allowed or self._workers)
+        connector = self._resources.connector(plan.connector)
+        slots = min(self._workers, len(work.scans), connector.max_scans or self._workers)
         executor: Threads[ScanSpec] = Threads(lambda spec: run_scan(spec, self._resources, self._stop), slots)
         try:
             self._drive(executor, [self._spec(plan, scan) for scan in work.scans])
         finally:
             executor.close()
+            # What the source holds is not needed to publish: its memory, and a file that others may wait for.
+            connector.close()
 
     def _drive(self, executor: Threads[ScanSpec], specs: Sequence[ScanSpec]) -> None:
         """Keep the executor's slots filled; the first error asks the other scans to checkpoint and stop."""
