@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -104,6 +105,13 @@ def test_a_reader_that_goes_away_changes_nothing(project: Any) -> None:
     result = project.start("run", "people", "--json", "--quiet", stdout=reader.stdin).end()
     assert (result.exit_code, result.err) == (0, "")
     assert project.rows() == 10
+
+
+def test_a_full_disk_behind_standard_output_is_an_error(project: Any) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = project.start("schema", stdout=full).end()
+    assert result.exit_code == 2
+    assert result.err == "error: standard output cannot be written: No space left on device\n"
 
 
 def test_control_characters_in_names_do_not_reach_the_terminal(project: Any, ecmbatch: Ecmbatch) -> None:

@@ -106,7 +106,7 @@ def test_a_backfill_takes_both_ends_of_its_window(project: Any, ecmbatch: Ecmbat
     ("arguments", "message"),
     [
         (["run"], "Missing argument 'JOB'"),
-        (["run", "people", "--colour"], "No such option: --colour"),
+        (["run", "people", "--colour"], "--colour"),
         (["walk"], "No such command 'walk'"),
         (["run", "people", "--workers", "0"], "--workers"),
         (["run", "peeple"], "did you mean 'people'?"),

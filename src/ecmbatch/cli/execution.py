@@ -39,12 +39,11 @@ def execute(
 
 def answer_result(invocation: Invocation, result: RunResult, exit_code: int) -> int:
     """Print how a run ended, and return *exit_code*."""
-    from ecmbatch.cli.summary import run_summary
-
     error = result.error
     if error is not None and invocation.json and exit_code in _ANSWERED_BY_ERROR:
         return invocation.fail(error, run_id=result.run_id)
-    invocation.answer(result.document, lambda: run_summary(result.view, with_error=False))
+    # In words, the error follows on standard error.
+    invocation.answer_run(result.view, with_error=False)
     if error is not None and not invocation.json:
         invocation.fail(error)
     return exit_code

@@ -84,11 +84,15 @@ class Invocation:
         elif not self.quiet:
             print_text(text())
 
-    def answer_run(self, view: RunView) -> None:
-        """Print a run."""
-        from ecmbatch.cli.summary import run_summary
+    def answer_run(self, view: RunView, *, with_error: bool = True) -> None:
+        """Print a run; in words without its error, if that is told elsewhere."""
 
-        self.answer(view.document, lambda: run_summary(view))
+        def summary() -> RenderableType:
+            from ecmbatch.cli.summary import run_summary
+
+            return run_summary(view, with_error=with_error)
+
+        self.answer(view.document, summary)
 
     def note(self, text: str) -> None:
         """Tell a person something beside the answer, on standard error."""

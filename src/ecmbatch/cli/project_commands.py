@@ -12,6 +12,7 @@ import typer
 from ecmbatch.cli.arguments import NoProgress
 from ecmbatch.cli.command import command
 from ecmbatch.cli.invocation import Invocation
+from ecmbatch.errors import RunStopped
 
 if TYPE_CHECKING:
     from ecmbatch.project import Project, RunResult
@@ -60,8 +61,11 @@ def demo(
     from ecmbatch.cli.story import StoryTeller
     from ecmbatch.demo.demo import tell_demo, tell_interrupted_demo
 
+    exit_code = 0
+
     def run(project: Project, job: str) -> RunResult:
-        result, _ = execute(
+        nonlocal exit_code
+        result, exit_code = execute(
             invocation,
             project,
             lambda stop, on_start: project.run(job, stop=stop, on_start=on_start),
@@ -70,10 +74,14 @@ def demo(
         return result
 
     teller = StoryTeller(invocation)
-    with _folder(keep) as folder:
-        tell = tell_interrupted_demo if interrupt else tell_demo
-        for told in tell(folder, run):
-            teller.tell(told)
+    tell = tell_interrupted_demo if interrupt else tell_demo
+    try:
+        with _folder(keep) as folder:
+            for told in tell(folder, run):
+                teller.tell(told)
+    except RunStopped as error:
+        invocation.fail(error)
+        return exit_code
     teller.end(keep)
     return 0
 

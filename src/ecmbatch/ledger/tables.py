@@ -99,21 +99,8 @@ attempts = Table(
     Column("error", JSON),
 )
 _IS_ACTIVE = attempts.c.active == text("true")
-Index(
-    "one_active_attempt_per_run",
-    attempts.c.run_id,
-    unique=True,
-    sqlite_where=_IS_ACTIVE,
-    postgresql_where=_IS_ACTIVE,
-)
-Index(
-    "one_active_attempt_per_lane",
-    attempts.c.job_id,
-    attempts.c.lane,
-    unique=True,
-    sqlite_where=_IS_ACTIVE,
-    postgresql_where=_IS_ACTIVE,
-)
+Index("one_active_attempt_per_run", attempts.c.run_id, unique=True, sqlite_where=_IS_ACTIVE)
+Index("one_active_attempt_per_lane", attempts.c.job_id, attempts.c.lane, unique=True, sqlite_where=_IS_ACTIVE)
 
 scans = Table(
     "scans",
