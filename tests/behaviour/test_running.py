@@ -440,3 +440,32 @@ def test_a_broken_project_file_names_the_place(folder: Path, toml: str, place: s
     assert refused.exit_code == 2, refused.err
     text = json.dumps(refused.document)
     assert place in text and "Traceback" not in refused.err
+
+
+def test_a_store_in_the_file_of_its_source_can_be_published(folder: Path) -> None:
+    with (folder / "ecmbatch.toml").open("a") as opened:
+        opened.write('[stores.context_store]\ntype = "duckdb"\npath = "warehouse.duckdb"\n')
+    job = customers_job(partitions=4)
+    write_job(folder, {**job, "sink": {**job["sink"], "table": "context"}})
+    ran = command(folder, "run", "job.json", "--json")
+    assert ran.exit_code == 0, ran.err
+    assert stored(folder, "context", file="warehouse.duckdb") == expected(ROWS)
+
+
+def test_a_run_refused_before_it_had_a_plan_leaves_nothing_to_resume(folder: Path) -> None:
+    job = customers_job(parameters={"from": "${param.from}"})
+    query = "SELECT * FROM customers WHERE id >= :from"
+    write_job(folder, {**job, "source": {"connector": "warehouse", "query": query}})
+    refused = command(folder, "run", "job.json", "--json")
+    assert refused.exit_code == 2 and "--param from" in refused.out
+    assert [document["status"] for document in run_documents(folder)] == ["skipped"]
+    assert command(folder, "run", "job.json", "--param", "from=c00000").exit_code == 0
+
+
+def test_success_tidies_the_stage_of_runs_it_supersedes(folder: Path) -> None:
+    write_job(folder, customers_job(validation=TOO_FEW))
+    assert command(folder, "run", "job.json").exit_code == 3
+    assert list((folder / ".ecmbatch" / "stage").iterdir())
+    write_job(folder, customers_job(validation=ENOUGH))
+    assert command(folder, "run", "job.json").exit_code == 0
+    assert not list((folder / ".ecmbatch" / "stage").iterdir())

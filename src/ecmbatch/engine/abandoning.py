@@ -6,7 +6,7 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.plan import RunPlan
 from ecmbatch.engine.publishing import publication_document
 from ecmbatch.engine.resources import Resources
-from ecmbatch.errors import RunAlreadyActive
+from ecmbatch.errors import RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.protocol.run import FINAL, RunStatus
 
@@ -21,8 +21,10 @@ def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
     """
     runs = resources.ledger.runs
     run = runs.get(run_id)
+    if run.status is RunStatus.ABANDONED:
+        return run
     if run.status in FINAL:
-        return runs.settle(run_id, RunStatus.ABANDONED, error=None)
+        raise RunAlreadyComplete(f"run {run_id} is over ({run.status}); there is nothing to abandon")
     if runs.is_live(run_id):
         raise RunAlreadyActive(
             f"run {run_id} is being executed; it cannot be abandoned now",

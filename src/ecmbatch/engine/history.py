@@ -14,6 +14,20 @@ from ecmbatch.protocol.run import ACTIVE, RunStatus
 
 RUN_FORMAT = "ecmbatch.run/1"
 
+_SPOKEN = {
+    RunStatus.QUEUED: "is queued",
+    RunStatus.WAITING: "waits",
+    RunStatus.IN_PROGRESS: "is in progress",
+    RunStatus.STOPPING: "is stopping",
+    RunStatus.STOPPED: "was stopped",
+    RunStatus.SUCCESS: "succeeded",
+    RunStatus.FAILED: "failed",
+    RunStatus.VALIDATION_FAILED: "failed its validation",
+    RunStatus.HELD: "is held",
+    RunStatus.ABANDONED: "was abandoned",
+    RunStatus.SKIPPED: "was refused before it began",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunView:
@@ -140,7 +154,7 @@ class History:
 
 def _situation(view: RunView) -> list[str]:
     run = view.run
-    sentences = [f"Run {run.run_id} of {run.job_id} is {run.status}."]
+    sentences = [f"Run {run.run_id} of {run.job_id} {_SPOKEN[run.status]}."]
     if run.status in ACTIVE and not view.live:
         owner = view.attempts[-1].owner if view.attempts else "its worker"
         sentences.append(

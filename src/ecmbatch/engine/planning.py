@@ -44,6 +44,8 @@ def make_plan(
     parameters, notes = bound_values(job, window, facts)
     request = _request(job, parameters, facts)
     reading = connector.plan(request)
+    # The store may be in the same file, which cannot be open in two ways at once.
+    connector.close()
     _check_reading(reading, request)
     transform = planned_transform(job.transform, resources, facts)
     run_facts = RunFacts(run_id=run.run_id, job_id=run.job_id, started_at=started_at)

@@ -27,8 +27,10 @@ from ecmbatch.engine.planning import make_plan, replan_transform_and_sink
 from ecmbatch.engine.publishing import publication_document, publish_run
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scan_run import ScanSpec, run_scan
+from ecmbatch.engine.staging import remove_finished_stages
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import (
+    ConflictError,
     EcmbatchError,
     Fenced,
     RunAbandoned,
@@ -36,6 +38,7 @@ from ecmbatch.errors import (
     RunStopped,
     Superseded,
     TimedOut,
+    UsageError,
     ValidationFailed,
 )
 from ecmbatch.ledger.owner import Owner
@@ -50,6 +53,8 @@ log = logging.getLogger("ecmbatch")
 
 _LONGEST_DELAY = timedelta(minutes=10)
 _SECONDS_BETWEEN_LOOKS = 0.5
+_REFUSED = (UsageError.exit_code, ConflictError.exit_code)
+"""A run that was refused for such a reason before it had a plan never began; resuming it could not help."""
 
 
 class Runner:
@@ -119,7 +124,7 @@ class _Attempt:
             # Somebody else owns the run now; its status is theirs to write.
             raise
         except EcmbatchError as error:
-            self._end_as(_status_after(error), error)
+            self._end_as(_status_after(error, frozen=self._run.plan is not None), error)
             raise
         except Exception as error:
             failure = RunFailed(
@@ -275,7 +280,7 @@ class _Attempt:
             self._fence, RunStatus.SUCCESS, publication=publication_document(marker, plan)
         )
         crash_point("finish.after")
-        self._resources.stage.remove(run.run_id)
+        remove_finished_stages(self._resources)
         return run
 
     def _end_as(self, status: RunStatus, error: EcmbatchError) -> None:
@@ -284,7 +289,7 @@ class _Attempt:
         self._ledger.runs.finish(self._fence, status, error={**document, "message": message})
 
 
-def _status_after(error: EcmbatchError) -> RunStatus:
+def _status_after(error: EcmbatchError, *, frozen: bool) -> RunStatus:
     match error:
         case RunAbandoned():
             return RunStatus.ABANDONED
@@ -295,5 +300,7 @@ def _status_after(error: EcmbatchError) -> RunStatus:
         case Superseded():
             # The head only moves forward: this run can never be published any more.
             return RunStatus.ABANDONED
+        case _ if not frozen and error.exit_code in _REFUSED:
+            return RunStatus.SKIPPED
         case _:
             return RunStatus.FAILED

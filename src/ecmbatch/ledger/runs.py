@@ -77,7 +77,7 @@ class Runs:
                 run = self._get(connection, run_id)
                 self._refuse_if_live(connection, run.job_id, run.lane, now)
                 if run.status is RunStatus.SUCCESS:
-                    raise RunAlreadyComplete(f"run {run_id} is complete; there is nothing to resume")
+                    raise RunAlreadyComplete(f"run {run_id} succeeded; there is nothing to resume")
                 if not may_follow(run.status, RunStatus.IN_PROGRESS):
                     raise NotResumable(
                         f"run {run_id} is {run.status} and cannot be resumed",

@@ -51,6 +51,7 @@ _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
             RunStatus.FAILED,
             RunStatus.VALIDATION_FAILED,
             RunStatus.ABANDONED,
+            RunStatus.SKIPPED,  # refused before it had a plan
         }
     ),
     RunStatus.STOPPING: frozenset(
@@ -61,6 +62,7 @@ _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
             RunStatus.FAILED,
             RunStatus.VALIDATION_FAILED,
             RunStatus.ABANDONED,
+            RunStatus.SKIPPED,
         }
     ),
     RunStatus.STOPPED: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED, RunStatus.SUCCESS}),

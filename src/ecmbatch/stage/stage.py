@@ -92,6 +92,10 @@ class Stage:
                     hint="something else changed the stage; start anew with: ecmbatch run JOB --fresh",
                 )
 
+    def run_ids(self) -> list[str]:
+        """Return the runs that have something staged."""
+        return sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+
     def remove(self, run_id: str) -> None:
         """Delete everything staged for a run."""
         shutil.rmtree(self.root / run_id, ignore_errors=True)

@@ -102,7 +102,7 @@ class DuckDBFile:
     def _busy(self, holder: str) -> StoreBusy:
         waited = format_duration(self.busy_timeout)
         return StoreBusy(
-            f"{self.path} is open in {holder} and was not closed within {waited}; the staged rows are kept",
+            f"{self.path} is open in {holder} and was not closed within {waited}; what is staged is kept",
             hint="close it there and resume the run; busy_timeout in the project file sets how long is waited",
         )
 
