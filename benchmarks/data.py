@@ -1,7 +1,7 @@
 """Makes a source file: ``python -m benchmarks.data FILE ROWS PERCENT CHANGED``.
 
 ``FILE`` ends in ``.parquet`` or ``.duckdb`` and holds *PERCENT* of a table ``customers`` of *ROWS* rows, about
-200 bytes each in Arrow; with *CHANGED* 1 they differ from those made with 0 in two columns, under the same
+180 bytes each in Arrow; with *CHANGED* 1 they differ from those made with 0 in two columns, under the same
 keys. The rows follow from the arguments alone, in any version of DuckDB: MD5 is the source of all noise.
 """
 

@@ -63,6 +63,10 @@ class World:
         with self.project() as project:
             return project.history.run(run_id).document()
 
+    def run_ids(self) -> list[str]:
+        with self.project() as project:
+            return [view.run.run_id for view in project.history.recent_runs()]
+
     def stored(self) -> list[tuple[Any, ...]]:
         return stored(self.folder)
 
@@ -134,7 +138,9 @@ def woken_after_takeover(folder: Path) -> None:
         world = World(folder / point, mode="append", every_rows=10)
         sleeper = Sleeper(world, point, workers=1)
         winner = world.run()
-        check(winner.run_id == sleeper.run_id and winner.status == "success", "the successor finishes the run")
+        check(
+            winner.run_id == sleeper.run_id and winner.status == "success", "the successor finishes the run"
+        )
         before = world.document(winner.run_id)
         world.clock.advance(LEASE)
         sleeper.wake()
@@ -153,6 +159,57 @@ def woken_after_abandon(folder: Path) -> None:
     sleeper.wake()
     check(world.stored() == [], "an abandoned run is never published")
     check(world.document(sleeper.run_id)["status"] == "abandoned", "it stays abandoned")
+
+
+def woken_after_abandon_and_a_newer_run(folder: Path) -> None:
+    """A live run sleeps just before publishing, is given up for a new one that succeeds, then wakes."""
+    world = World(folder, mode="append")
+    sleeper = Sleeper(world, "publish.before")
+    newer = world.run(fresh=True)
+    check(newer.status == "success" and newer.run_id != sleeper.run_id, "the new run succeeds")
+    sleeper.wake()
+    check(world.stored() == expected(ROWS), "only the new run is published")
+    check(world.document(sleeper.run_id)["status"] == "abandoned", "the sleeper's run stays abandoned")
+
+
+def woken_while_sweeping(folder: Path) -> None:
+    """A worker sleeps before it deletes what an earlier crash left; its successor's files must survive."""
+    world = World(folder, mode="append", every_rows=10)
+    world.crash("checkpoint.before", occurrence=2)
+    sleeper = Sleeper(world, "scan.leftovers", workers=1)
+    set_hook(None)
+    world.crash("checkpoint.after", occurrence=4)
+    sleeper.wake()
+    again = world.run()
+    check(again.status == "success", "the staged files of the successor are still there")
+    check(world.stored() == expected(ROWS), "each row is there once")
+
+
+def clock_set_back(folder: Path) -> None:
+    """The clock goes back an hour between two runs, and the second one dies after its commit."""
+    world = World(folder, mode="append")
+    check(world.run().status == "success", "the first run succeeds")
+    world.clock.advance(timedelta(hours=-1))
+    run_id = world.crash("publish.after_commit")
+    again = world.run()
+    check(again.run_id == run_id, "the newest run is the one that was created last, whatever the clock says")
+    check(len(world.stored()) == 2 * ROWS.num_rows, "two runs append twice, and no third one")
+
+
+def published_after_its_successor_failed(folder: Path) -> None:
+    """A worker sleeps just before publishing, its successor's validation fails, then it wakes and publishes."""
+    world = World(folder, mode="append")
+    sleeper = Sleeper(world, "publish.before")
+    too_many = {"rules": [{"type": "row_count", "min": 1_000}]}
+    write_job(world.folder, customers_job(partitions=4, mode="append", validation=too_many))
+    check(world.run().status == "validation_failed", "the successor's validation fails")
+    sleeper.wake()
+    published = len(world.stored()) // ROWS.num_rows
+    write_job(world.folder, customers_job(partitions=4, mode="append"))
+    world.run()
+    runs = [world.document(run_id)["status"] for run_id in world.run_ids()]
+    check(runs.count("success") * ROWS.num_rows == len(world.stored()), "the ledger agrees with the store")
+    check(published <= 1, "the sleeper publishes once at most")
 
 
 def woken_after_a_newer_run(folder: Path, *, mode: str = "append") -> None:
@@ -188,6 +245,10 @@ SCENARIOS = {
         crash_between_file_and_checkpoint,
         woken_after_takeover,
         woken_after_abandon,
+        woken_after_abandon_and_a_newer_run,
+        woken_while_sweeping,
+        clock_set_back,
+        published_after_its_successor_failed,
         woken_after_a_newer_run,
         woken_late_replace,
     )

@@ -12,6 +12,7 @@ CrashPoint = Literal[
     "run.claimed",
     "run.frozen",
     "scan.claimed",
+    "scan.leftovers",
     "stage.opened",
     "stage.written",
     "stage.sealed",

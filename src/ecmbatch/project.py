@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import Any, Self
 
 from ecmbatch.engine.abandoning import abandon_run
-from ecmbatch.engine.alerts import deliver_alerts
 from ecmbatch.engine.history import History, RunView
 from ecmbatch.engine.job_check import JobReport, check_job
 from ecmbatch.engine.job_files import JobFile, read_job, read_job_file
@@ -20,9 +19,9 @@ from ecmbatch.engine.preview import PlanPreview, preview_plan
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.runner import Runner
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.errors import DependencyNotMet, EcmbatchError, InvalidDocument, UsageError
+from ecmbatch.errors import ConflictError, DependencyNotMet, EcmbatchError, InvalidDocument, UsageError
 from ecmbatch.ledger.owner import Owner
-from ecmbatch.ledger.records import Fence, RunRecord, Watermark
+from ecmbatch.ledger.records import Alert, Fence, RunRecord, Watermark
 from ecmbatch.plugins import Plugins
 from ecmbatch.project_file import (
     FILE_NAME,
@@ -32,7 +31,7 @@ from ecmbatch.project_file import (
     load_project_file,
 )
 from ecmbatch.protocol.job import JobDefinition
-from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.run import CONTINUED_BY_RUN, RunStatus
 from ecmbatch.protocol.scalars import Scalar
 
 
@@ -191,7 +190,7 @@ class Project:
         ``NotResumable``, ``DefinitionChanged``.
         """
         record = self._resources.ledger.runs.get(run_id)
-        file = self._checked(job if job is not None else record.job_file or record.job_id)
+        file = self._checked(job if job is not None else self._job_of(record))
         if file.job.job_id != record.job_id:
             raise UsageError(f"run {run_id} is of job {record.job_id}, not {file.job.job_id}")
         if record.plan is not None and not accept_definition_change:
@@ -223,8 +222,22 @@ class Project:
         params: Mapping[str, Scalar] | None = None,
         reason: str,
     ) -> None:
-        """Move the watermark of a job's stream; ``None`` resets it, so that the next run loads everything."""
+        """Move the watermark of a job's stream; ``None`` resets it, so that the next run loads everything.
+
+        Raises :class:`~ecmbatch.errors.ConflictError` while a run of the stream is unfinished: it would go on
+        with its old window, and its success would undo the change.
+        """
+        latest = self._resources.ledger.runs.latest(job_id, stream_of(params or {}))
+        if latest is not None and latest.status in CONTINUED_BY_RUN:
+            raise ConflictError(
+                f"run {latest.run_id} of {job_id} is unfinished ({latest.status}) and would undo the change",
+                hint=f"finish it, or give it up first: ecmbatch abandon {latest.run_id}",
+            )
         self._resources.ledger.watermarks.set(job_id, stream_of(params or {}), window_end, reason)
+
+    def alerts(self, run_id: str | None = None) -> Sequence[Alert]:
+        """Return the alerts of a run or of all, oldest first; ``delivered_at`` tells those that were told."""
+        return self._resources.ledger.verdicts.alerts(run_id=run_id)
 
     def _execute(
         self,
@@ -237,14 +250,12 @@ class Project:
         *,
         accept_change: bool = False,
     ) -> RunResult:
-        if on_start is not None:
-            on_start(run.run_id)
-        deliver_alerts(self._resources)
         runner = Runner(
             job,
             self._resources,
             workers=workers or self.file.settings.run.workers,
             stop=stop or StopSignal(),
+            on_start=on_start,
         )
         error: EcmbatchError | None = None
         try:
@@ -252,6 +263,10 @@ class Project:
         except EcmbatchError as raised:
             error = raised
         return RunResult(view=self.history.run(run.run_id), error=error)
+
+    def _job_of(self, run: RunRecord) -> Path | str:
+        """Return where the run's job was: a file of the project, not one of that name where we happen to be."""
+        return self.file.root / run.job_file if run.job_file else run.job_id
 
     def _refuse_changed_definition(self, run: RunRecord, job: JobDefinition) -> None:
         from ecmbatch.engine.launching import check_definition, current_definition

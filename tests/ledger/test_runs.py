@@ -74,7 +74,13 @@ def start(ledger: Ledger, run_id: str = "run-1", *, owner: Owner = ME) -> tuple[
     decision, run, fence = ledger.runs.launch(new_run(run_id), decide, owner)
     assert fence is not None and decision.launch is not Launch.REPLACE
     ledger.runs.freeze(
-        fence, started_at=START, window=(None, START), plan={"any": 1}, partitions_of_scan=[[0, 2], [1, 3]]
+        fence,
+        started_at=START,
+        window=(None, START),
+        plan={"any": 1},
+        digest="d",
+        definition={"source": {}},
+        partitions_of_scan=[[0, 2], [1, 3]],
     )
     return run, fence
 

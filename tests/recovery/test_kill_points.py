@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from ecmbatch import Project
 from ecmbatch.crash_points import CrashPoint
 from ecmbatch.testing.crashes import CRASH_POINTS
 from harness import (
@@ -93,6 +94,36 @@ def test_a_run_killed_anywhere_ends_as_if_nobody_had_killed_it(
     assert (latest["status"], before["status"]) == ("success", "success")
     assert latest["rows"]["read"] == latest["rows"]["staged"] == SECOND.num_rows
     assert not list((folder / ".ecmbatch" / "stage").rglob("*.parquet")) or point == "finish.after"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", ["verdict.before", "verdict.recorded", "alert.delivered"])
+def test_a_failing_verdict_survives_a_kill_and_is_told(point: CrashPoint, tmp_path: Path) -> None:
+    folder = make_project(tmp_path)
+    fill_warehouse(folder, FIRST)
+    write_job(folder, customers_job(validation={"rules": [{"type": "row_count", "min": 10_000}]}))
+    assert was_killed(command(folder, "run", "job.json", crash=point))
+    again = command(folder, "run", "job.json", "--json")
+    assert (again.exit_code, again.document["status"]) == (3, "validation_failed")
+    assert stored(folder) == []
+    with Project.load(folder, environment={}) as project:
+        alerts = project.alerts()
+    assert len(alerts) == 1 and alerts[0].delivered_at is not None
+
+
+@pytest.mark.slow
+def test_a_killed_abandon_can_be_repeated(tmp_path: Path) -> None:
+    folder = make_project(tmp_path)
+    fill_warehouse(folder, FIRST)
+    write_job(folder, customers_job(mode="append"))
+    assert was_killed(command(folder, "run", "job.json", crash="publish.before"))
+    run_id = run_documents(folder)[0]["run_id"]
+    assert was_killed(command(folder, "abandon", run_id, crash="abandon.tombstone"))
+    # Somebody who goes on with the run finds the tombstone before anything is published.
+    assert command(folder, "resume", run_id).exit_code == 5
+    assert run_documents(folder)[0]["status"] == "abandoned"
+    assert command(folder, "run", "job.json").exit_code == 0
+    assert stored(folder) == expected(FIRST)
 
 
 def is_repeated(point: CrashPoint) -> bool:

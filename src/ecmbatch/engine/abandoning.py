@@ -6,9 +6,20 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.plan import RunPlan
 from ecmbatch.engine.publishing import publication_document
 from ecmbatch.engine.resources import Resources
-from ecmbatch.errors import RunAlreadyActive, RunAlreadyComplete
+from ecmbatch.errors import PluginError, RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.protocol.run import FINAL, RunStatus
+from ecmbatch.stores.store import Store
+
+
+def _store_of(plan: RunPlan, run_id: str, resources: Resources) -> Store:
+    try:
+        return resources.store(plan.sink.store)
+    except PluginError as error:
+        raise PluginError(
+            f"run {run_id} may have published to the store {plan.sink.store!r}: {error.message}",
+            hint=f"declare [stores.{plan.sink.store}] again until the run is finished or abandoned",
+        ) from error
 
 
 def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
@@ -32,7 +43,7 @@ def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
         )
     if run.plan is not None:
         plan = RunPlan.from_document(run.plan)
-        marker = resources.store(plan.sink.store).abandon(run_id, resources.clock())
+        marker = _store_of(plan, run_id, resources).abandon(run_id, resources.clock())
         crash_point("abandon.tombstone")
         if marker.outcome == "published":
             return runs.settle(

@@ -173,7 +173,7 @@ def _alerts(job: JobDefinition, run: RunRecord, verdict: Verdict) -> list[NewAle
             continue
         alerts.append(
             NewAlert(
-                key=rule.id,
+                key=f"{run.stream}:{rule.id}",
                 outcome=rule.outcome if failing else "pass",
                 recipients=verdict.action.alert_to or job.alerts,
                 message=f"{job.job_id}, run {run.run_id}, rule {rule.id} ({rule.type}) "

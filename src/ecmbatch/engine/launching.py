@@ -17,7 +17,7 @@ from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.resources import Resources
-from ecmbatch.errors import DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
+from ecmbatch.errors import ConflictError, DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -25,7 +25,7 @@ from ecmbatch.protocol.dependencies import UpstreamRun, unmet
 from ecmbatch.protocol.job import JobDefinition, definition_diff
 from ecmbatch.protocol.parameters import unknown_params
 from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
-from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.run import FINAL, RunStatus
 from ecmbatch.protocol.scalars import Scalar, encode_scalar
 
 log = logging.getLogger("ecmbatch")
@@ -63,7 +63,7 @@ def launch(
         latest = runs.latest(job.job_id, new.lane)
         decision = decide(latest, new, options)
         if decision.launch is not Launch.CONTINUE:
-            _check_key(latest, new, options)
+            check_key(latest, new, options)
             _check_gates(job, new, options, resources)
         decision, run, fence = runs.launch(
             new, partial(decide, new=new, options=options), Owner.this_process()
@@ -162,7 +162,8 @@ def decide(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> Lau
     return decide_launch(latest.status, same_definition=not changes, fresh=options.fresh, changes=changes)
 
 
-def _check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> None:
+def check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> None:
+    """Refuse to run an interval again that has a run already, unless asked for it."""
     if new.live or options.fresh or latest is None:
         return
     if latest.status is RunStatus.SUCCESS:
@@ -170,9 +171,10 @@ def _check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) ->
             f"this interval of {new.job_id} was loaded by run {latest.run_id}",
             hint="load it again with --fresh",
         )
-    raise UsageError(
+    resumable = latest.status not in FINAL
+    raise ConflictError(
         f"this interval of {new.job_id} has run {latest.run_id}, which is {latest.status}",
-        hint=f"ecmbatch resume {latest.run_id}, or start anew with --fresh",
+        hint=(f"ecmbatch resume {latest.run_id}, or " if resumable else "") + "start anew with --fresh",
     )
 
 

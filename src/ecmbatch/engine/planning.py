@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ecmbatch.connectors.connector import ReadPlan, ReadRequest
 from ecmbatch.engine.plan import ProcessorPlan, RunPlan, SinkPlan
-from ecmbatch.engine.publishing import publication_of
+from ecmbatch.engine.publishing import publication_document, publication_of
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.transform import chain_of
 from ecmbatch.engine.window import Window, bound_values, facts_of, window_of
@@ -27,6 +27,7 @@ from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.job import JobDefinition, Transform
 from ecmbatch.protocol.parameters import Facts, resolve_text, resolve_tree
+from ecmbatch.protocol.run import FINAL, RunStatus
 from ecmbatch.protocol.scalars import Scalar
 from ecmbatch.stores.store import RESERVED_PREFIX, TargetTable
 
@@ -38,6 +39,8 @@ def make_plan(
 
     Reads no rows. Raises what is wrong with the job here, before anything is staged.
     """
+    if run.live:
+        repair_from_head(job, run, resources)
     connector = resources.connector(job.source.connector)
     window = window_of(job, run, resources.ledger, connector)
     facts = facts_of(job, run, window, started_at, resources.ledger)
@@ -63,6 +66,25 @@ def make_plan(
     )
     check_sink(replace(run, window_start=window.start, window_end=window.end), plan, resources)
     return window, plan
+
+
+def repair_from_head(job: JobDefinition, run: RunRecord, resources: Resources) -> None:
+    """Let the store's word count: a run that it says was published is a success, whatever the ledger thinks.
+
+    A worker that slept through its lease may publish after its successor failed; the next window must begin
+    where that publication ends.
+    """
+    store = resources.store(job.sink.store)
+    head = store.head(run.job_id, job.table, run.stream)
+    published = resources.ledger.runs.find(head.run_id) if head is not None else None
+    if published is None or published.plan is None or published.status in FINAL:
+        return
+    marker = store.marker(published.run_id)
+    if marker is not None and marker.outcome == "published":
+        plan = RunPlan.from_document(published.plan)
+        resources.ledger.runs.settle(
+            published.run_id, RunStatus.SUCCESS, error=None, publication=publication_document(marker, plan)
+        )
 
 
 def planned_transform(
@@ -111,6 +133,12 @@ def replan_transform_and_sink(
 
     Raises :class:`~ecmbatch.errors.DefinitionChanged` when rows are staged that look different.
     """
+    if (job.sink.store, job.table) != (plan.sink.store, plan.sink.table):
+        raise DefinitionChanged(
+            f"run {run.run_id} publishes to {plan.sink.store}.{plan.sink.table}; it cannot change to "
+            f"{job.sink.store}.{job.table}",
+            hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
+        )
     assert run.started_at is not None and run.window_end is not None
     window = Window(start=run.window_start, end=run.window_end)
     facts = facts_of(job, run, window, run.started_at, resources.ledger)
@@ -191,7 +219,9 @@ def _head(run: RunRecord, table: str, store: str, resources: Resources) -> str |
     if head is None:
         return None
     known = resources.ledger.runs.find(head.run_id) is not None
-    if not known and resources.ledger.watermarks.latest(run.job_id, run.stream) is None:
+    mark = resources.ledger.watermarks.latest(run.job_id, run.stream)
+    decided_by_hand = mark is not None and mark.run_id is None
+    if not known and not decided_by_hand:
         job = run.job_file or run.job_id
         until = f" with data up to {rfc3339(head.window_end)}" if head.window_end else ""
         raise ConflictError(

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from ecmbatch.engine.launching import LaunchOptions, current_definition, decide, new_run, unmet_dependencies
+from ecmbatch.engine.launching import (
+    LaunchOptions,
+    check_key,
+    current_definition,
+    decide,
+    new_run,
+    unmet_dependencies,
+)
 from ecmbatch.engine.plan import RunPlan
 from ecmbatch.engine.planning import make_plan
 from ecmbatch.engine.resources import Resources
@@ -81,6 +88,7 @@ def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resource
             unmet=(),
             plan=RunPlan.from_document(latest.plan),
         )
+    check_key(latest, new, options)
     window, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
     return PlanPreview(
         job_id=job.job_id,
@@ -102,6 +110,7 @@ def shown(value: Scalar) -> Any:
 def _as_record(new: NewRun, now: datetime) -> RunRecord:
     return RunRecord(
         run_id=new.run_id,
+        number=0,
         job_id=new.job_id,
         run_key=new.run_key,
         stream=new.stream,

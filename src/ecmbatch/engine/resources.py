@@ -103,12 +103,13 @@ class Resources:
         with self._lock:
             if self._modules_loaded:
                 return
-            self._modules_loaded = True
             from ecmbatch.processors.functions import processors_in
 
-            for name in self.project_file.settings.processors.modules:
-                for processor in processors_in(self._module(name)):
-                    self.plugins.processors.add(processor)
+            names = self.project_file.settings.processors.modules
+            found = [processor for name in names for processor in processors_in(self._module(name))]
+            self._modules_loaded = True
+            for processor in found:
+                self.plugins.processors.add(processor)
 
     def close(self) -> None:
         """Close whatever was opened."""

@@ -9,15 +9,17 @@ Every step finds out what an earlier attempt left and goes on from there, so tha
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from datetime import timedelta
 
 from ecmbatch.crash_points import crash_point
-from ecmbatch.engine.executors import Threads
+from ecmbatch.engine.alerts import deliver_alerts
+from ecmbatch.engine.executors import Executor, Threads
 from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.judging import NO_RULES, judge_run
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
@@ -58,13 +60,25 @@ _REFUSED = (UsageError.exit_code, ConflictError.exit_code)
 
 
 class Runner:
-    """Executes runs of *job* with the resources of its project; *stop* may be set by a signal at any time."""
+    """Executes runs of *job* with the resources of its project; *stop* may be set by a signal at any time.
 
-    def __init__(self, job: JobDefinition, resources: Resources, *, workers: int, stop: StopSignal) -> None:
+    *on_start* gets the run's id at the beginning of each attempt.
+    """
+
+    def __init__(
+        self,
+        job: JobDefinition,
+        resources: Resources,
+        *,
+        workers: int,
+        stop: StopSignal,
+        on_start: Callable[[str], None] | None = None,
+    ) -> None:
         self._job = job
         self._resources = resources
         self._workers = workers
         self._stop = stop
+        self._on_start = on_start
 
     def execute(self, run: RunRecord, fence: Fence, *, accept_change: bool = False) -> RunRecord:
         """Execute a claimed run, with as many automatic attempts as the job allows; return how it ended.
@@ -73,9 +87,8 @@ class Runner:
         """
         for tries in range(1, self._job.retry.max_attempts + 1):
             try:
-                return _Attempt(self._job, run, fence, self._resources, self._workers, self._stop).execute(
-                    accept_change=accept_change
-                )
+                attempt = _Attempt(self._job, run, fence, self._resources, self._workers, self._stop)
+                return attempt.execute(self._on_start, accept_change=accept_change)
             except EcmbatchError as error:
                 if error.error_class != "transient" or tries == self._job.retry.max_attempts:
                     raise
@@ -115,16 +128,26 @@ class _Attempt:
         self._stop = StopSignal(stop)
         self._deadline = time.monotonic() + job.timeout.total_seconds() if job.timeout else None
 
-    def execute(self, *, accept_change: bool) -> RunRecord:
+    def execute(self, on_start: Callable[[str], None] | None, *, accept_change: bool) -> RunRecord:
         """Tell the story, and write down how it ended."""
         try:
+            if on_start is not None:
+                on_start(self._run.run_id)
+            deliver_alerts(self._resources)
             with LeaseKeeper(self._ledger, self._fence, self._stop):
                 return self._story(accept_change=accept_change)
         except Fenced:
             # Somebody else owns the run now; its status is theirs to write.
             raise
         except EcmbatchError as error:
-            self._end_as(_status_after(error, frozen=self._run.plan is not None), error)
+            ending = self._ending(error)
+            self._end_as(self._status_after(ending), ending)
+            if ending is error:
+                raise
+            raise ending from error
+        except (KeyboardInterrupt, SystemExit):
+            # Not ours to handle, but the run must not look alive once we are gone.
+            self._end_as(RunStatus.STOPPED, RunStopped("interrupted"))
             raise
         except Exception as error:
             failure = RunFailed(
@@ -138,10 +161,11 @@ class _Attempt:
         plan = self._plan(accept_change=accept_change)
         marker = self._published_before(plan)
         if marker is None:
+            self._check_head(plan)
             self._read(plan)
-            self._stop.raise_if_set()
+            self._check_stop()
             judge_run(self._job, self._run, self._fence, plan, self._resources)
-            self._stop.raise_if_set()
+            self._check_stop()
             self._ledger.runs.renew(self._fence)
             marker = self._publish(plan)
         return self._finish(marker, plan)
@@ -163,6 +187,7 @@ class _Attempt:
 
     def _freeze(self) -> RunPlan:
         started_at = self._ledger.clock()
+        definition = current_definition(self._job, self._resources)
         window, plan = make_plan(self._job, self._run, self._resources, started_at=started_at)
         for note in plan.notes:
             log.info("%s", note)
@@ -171,6 +196,8 @@ class _Attempt:
             started_at=started_at,
             window=(window.start, window.end),
             plan=plan.document(),
+            digest=digest_of(definition),
+            definition=definition,
             partitions_of_scan=[scan.partitions for scan in plan.scans],
         )
         crash_point("run.frozen")
@@ -189,6 +216,21 @@ class _Attempt:
         log.info("run %s was published before; finishing it", self._run.run_id)
         return marker
 
+    def _check_head(self, plan: RunPlan) -> None:
+        """A run that was overtaken could read everything and still never publish; better told at once."""
+        if self._fence.attempt == 1 or not self._run.live:
+            return
+        head = self._resources.store(plan.sink.store).head(
+            self._run.job_id, plan.sink.table, self._run.stream
+        )
+        found = head.run_id if head is not None else None
+        if found != plan.sink.expected_head:
+            raise Superseded(
+                f"run {self._run.run_id} was overtaken: run {found} has published to "
+                f"{plan.sink.store}.{plan.sink.table} since it started",
+                hint=f"start a new run: ecmbatch run {self._job.job_id}",
+            )
+
     def _read(self, plan: RunPlan) -> None:
         """Execute the scans that are not complete, as many at a time as workers and connector allow."""
         work = remaining_work(
@@ -201,15 +243,20 @@ class _Attempt:
             return
         connector = self._resources.connector(plan.connector)
         slots = min(self._workers, len(work.scans), connector.max_scans or self._workers)
-        executor: Threads[ScanSpec] = Threads(lambda spec: run_scan(spec, self._resources, self._stop), slots)
+        executor: Executor[ScanSpec] = Threads(
+            lambda spec: run_scan(spec, self._resources, self._stop), slots
+        )
         try:
             self._drive(executor, [self._spec(plan, scan) for scan in work.scans])
+        except (KeyboardInterrupt, SystemExit):
+            self._stop.set(RunStopped("interrupted"))
+            raise
         finally:
             executor.close()
             # What the source holds is not needed to publish: its memory, and a file that others may wait for.
             connector.close()
 
-    def _drive(self, executor: Threads[ScanSpec], specs: Sequence[ScanSpec]) -> None:
+    def _drive(self, executor: Executor[ScanSpec], specs: Sequence[ScanSpec]) -> None:
         """Keep the executor's slots filled; the first error asks the other scans to checkpoint and stop."""
         waiting = list(specs)
         running: dict[Future[None], ScanSpec] = {}
@@ -240,6 +287,10 @@ class _Attempt:
             self._stop.set(RunFailed(f"scan {spec.scan} failed: {type(error).__name__}"))
         if not isinstance(error, Fenced):
             self._ledger.progress.mark_failed(self._fence, spec.scan)
+
+    def _check_stop(self) -> None:
+        self._check_deadline()
+        self._stop.raise_if_set()
 
     def _check_deadline(self) -> None:
         if self._deadline is not None and time.monotonic() > self._deadline:
@@ -283,24 +334,36 @@ class _Attempt:
         remove_finished_stages(self._resources)
         return run
 
+    def _ending(self, error: EcmbatchError) -> EcmbatchError:
+        """What may pass does not matter to somebody who asked the run to stop; it is stopped, not failed."""
+        if error.error_class != "transient" or isinstance(error, RunStopped):
+            return error
+        if self._stop.is_set() and isinstance(self._stop.reason, RunStopped):
+            return self._stop.reason
+        if self._ledger.runs.status(self._fence) is RunStatus.STOPPING:
+            return RunStopped("stopped on request")
+        return error
+
+    def _status_after(self, error: EcmbatchError) -> RunStatus:
+        match error:
+            case RunAbandoned():
+                return RunStatus.ABANDONED
+            case RunStopped():
+                return RunStatus.STOPPED
+            case ValidationFailed():
+                return RunStatus.VALIDATION_FAILED
+            case Superseded():
+                # The head only moves forward: this run can never be published any more.
+                return RunStatus.ABANDONED
+        if error.exit_code in _REFUSED:
+            if self._run.plan is None:
+                return RunStatus.SKIPPED
+            verdict = self._ledger.verdicts.latest(self._run.run_id)
+            if verdict is not None and not verdict.publish:
+                # Judging again was refused; the verdict that there is still stands.
+                return RunStatus.VALIDATION_FAILED
+        return RunStatus.FAILED
+
     def _end_as(self, status: RunStatus, error: EcmbatchError) -> None:
-        document = error_document(error)
-        message = self._resources.project_file.redact(document["message"])
-        self._ledger.runs.finish(self._fence, status, error={**document, "message": message})
-
-
-def _status_after(error: EcmbatchError, *, frozen: bool) -> RunStatus:
-    match error:
-        case RunAbandoned():
-            return RunStatus.ABANDONED
-        case RunStopped():
-            return RunStatus.STOPPED
-        case ValidationFailed():
-            return RunStatus.VALIDATION_FAILED
-        case Superseded():
-            # The head only moves forward: this run can never be published any more.
-            return RunStatus.ABANDONED
-        case _ if not frozen and error.exit_code in _REFUSED:
-            return RunStatus.SKIPPED
-        case _:
-            return RunStatus.FAILED
+        document = json.loads(self._resources.project_file.redact(json.dumps(error_document(error))))
+        self._ledger.runs.finish(self._fence, status, error=document)

@@ -63,7 +63,8 @@ def run_scan(spec: ScanSpec, resources: Resources, stop: StopSignal) -> None:
     claim = ledger.progress.claim(spec.fence, scan.number, from_start=scan.resume == "none")
     crash_point("scan.claimed")
     sealed = {chunk.file for chunk in ledger.progress.chunks(spec.fence.run_id) if chunk.scan == scan.number}
-    stage.drop_leftovers(spec.fence.run_id, scan.number, keep=sealed)
+    crash_point("scan.leftovers")
+    stage.drop_leftovers(spec.fence.run_id, scan.number, claim.token, keep=sealed)
     connector = resources.connector(spec.plan.connector)
     parts = _Parts(spec, claim, bound_chain(spec.plan, resources, spec.facts))
     with _ChunkLine(spec, claim, ledger, stage, stop) as line:

@@ -14,7 +14,8 @@ from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
 from ecmbatch.errors import Unreachable, UsageError
 from ecmbatch.ledger.tables import SCHEMA_VERSION, metadata, schema_version
 
-_BUSY_TIMEOUT_SECONDS = 60
+_BUSY_TIMEOUT_SECONDS = 30
+"""Shorter than a lease by so much that a worker whose renewal is blocked still stops itself in time."""
 _NETWORK_FILE_SYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.glusterfs"}
 )

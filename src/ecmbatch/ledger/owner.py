@@ -55,7 +55,10 @@ class Owner:
         """Tell whether the process is gone, as far as this process can know; ``False`` when in doubt."""
         if not self.boot or (self.boot, self.namespace) != (_boot_id(), _pid_namespace()):
             return False
-        return _start_of(self.pid) != self.started
+        started = _start_of(self.pid)
+        if started is None:
+            return not _is_hidden(self.pid)
+        return started != self.started
 
 
 def _boot_id() -> str:
@@ -82,6 +85,17 @@ def _start_of(pid: int) -> str | None:
     fields = stat.rpartition(")")[2].split()
     state, ticks_since_boot = fields[0], fields[19]
     return None if state in "ZX" else ticks_since_boot
+
+
+def _is_hidden(pid: int) -> bool:
+    """Tell whether a process exists that belongs to somebody else and is not shown to us."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, OverflowError):
+        return False
+    return False
 
 
 def _output_of(*command: str) -> str:

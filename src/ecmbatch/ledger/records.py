@@ -45,9 +45,13 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRecord:
-    """A run as it is remembered. ``plan`` and what belongs to it are there once the first attempt started."""
+    """A run as it is remembered. ``plan`` and what belongs to it are there once the first attempt started.
+
+    ``number`` orders runs by their creation; clocks can be set back.
+    """
 
     run_id: str
+    number: int
     job_id: str
     run_key: str
     stream: str

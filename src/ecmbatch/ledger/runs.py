@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete, UsageError
@@ -100,7 +100,12 @@ class Runs:
             connection.execute(
                 update(tables.runs)
                 .where(tables.runs.c.run_id == new.run_id)
-                .values(status=RunStatus.SKIPPED, error=error, finished_at=self._clock())
+                .values(
+                    status=RunStatus.SKIPPED,
+                    run_key=_skipped_key(new.run_key, new.run_id),
+                    error=error,
+                    finished_at=self._clock(),
+                )
             )
             return self._get(connection, new.run_id)
 
@@ -111,15 +116,24 @@ class Runs:
         started_at: datetime,
         window: tuple[datetime | None, datetime | None],
         plan: Document,
+        digest: str,
+        definition: Document,
         partitions_of_scan: Sequence[Sequence[int]],
     ) -> None:
-        """Fix what every attempt of the run shares: window, resolved parameters, partitions, head."""
+        """Fix what every attempt of the run shares: definition, window, resolved parameters, partitions, head."""
         with self._database.write() as connection:
             check_fence(connection, fence)
             connection.execute(
                 update(tables.runs)
                 .where(tables.runs.c.run_id == fence.run_id)
-                .values(started_at=started_at, window_start=window[0], window_end=window[1], plan=dict(plan))
+                .values(
+                    started_at=started_at,
+                    window_start=window[0],
+                    window_end=window[1],
+                    plan=dict(plan),
+                    digest=digest,
+                    definition=dict(definition),
+                )
             )
             for scan, partitions in enumerate(partitions_of_scan):
                 connection.execute(
@@ -185,11 +199,12 @@ class Runs:
         now = self._clock()
         with self._database.write() as connection:
             run = self._get(connection, run_id)
-            if run.status not in ACTIVE | {RunStatus.QUEUED, RunStatus.WAITING}:
+            if run.status not in ACTIVE:
                 raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
             attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
             if attempt is not None and _is_live(attempt, now):
-                self._set_status(connection, run, RunStatus.STOPPING)
+                if run.status is not RunStatus.STOPPING:
+                    self._set_status(connection, run, RunStatus.STOPPING)
             else:
                 self._end_lost_attempt(connection, attempt, now)
                 self._set_status(
@@ -213,6 +228,8 @@ class Runs:
             check_fence(connection, fence)
             run = self._get(connection, fence.run_id)
             values: dict[str, Any] = {"finished_at": now, "error": error}
+            if status is RunStatus.SKIPPED:
+                values["run_key"] = _skipped_key(run.run_key, run.run_id)
             if publication is not None:
                 values["publication"] = dict(publication)
             self._set_status(connection, run, status, **values)
@@ -256,6 +273,7 @@ class Runs:
             )
             if status is RunStatus.SUCCESS and run.live:
                 move_watermark(connection, run, now)
+                self._supersede_older(connection, run, now)
             return self._get(connection, run_id)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -330,6 +348,7 @@ class Runs:
         connection.execute(
             insert(tables.runs).values(
                 run_id=new.run_id,
+                number=select(func.coalesce(func.max(tables.runs.c.number), 0) + 1).scalar_subquery(),
                 job_id=new.job_id,
                 run_key=new.run_key,
                 stream=new.stream,
@@ -443,7 +462,7 @@ class Runs:
                 older.lane == run.lane,
                 older.live,
                 older.run_id != run.run_id,
-                older.created_at <= run.created_at,
+                older.number < run.number,
                 older.status.not_in(FINAL),
             )
             .values(
@@ -498,6 +517,11 @@ def check_fence(connection: Connection, fence: Fence) -> RunStatus:
     return RunStatus(status.scalar_one())
 
 
+def _skipped_key(run_key: str, run_id: str) -> str:
+    """A run that never began must not keep its key from the run that does."""
+    return f"{run_key}:skipped:{run_id}"
+
+
 def _fenced(fence: Fence) -> Fenced:
     return Fenced(
         f"attempt {fence.attempt} of run {fence.run_id} was taken over or ended by another process; "
@@ -518,7 +542,7 @@ def _this_attempt(fence: Fence) -> Any:
 
 
 def _newest_first(query: Select[Any]) -> Select[Any]:
-    return query.order_by(tables.runs.c.created_at.desc(), tables.runs.c.run_id.desc())
+    return query.order_by(tables.runs.c.number.desc())
 
 
 def _run(row: Row[Any]) -> RunRecord:

@@ -55,6 +55,7 @@ runs = Table(
     "runs",
     metadata,
     Column("run_id", String(64), primary_key=True),
+    Column("number", Integer, nullable=False, unique=True),
     Column("job_id", String(128), nullable=False),
     Column("run_key", String(200), nullable=False),
     Column("stream", String(64), nullable=False),
@@ -79,7 +80,7 @@ runs = Table(
     Column("error", JSON),
     UniqueConstraint("job_id", "run_key", name="one_run_per_key"),
 )
-Index("runs_of_a_lane", runs.c.job_id, runs.c.lane, runs.c.created_at)
+Index("runs_of_a_lane", runs.c.job_id, runs.c.lane, runs.c.number)
 
 attempts = Table(
     "attempts",

@@ -60,7 +60,7 @@ class BoundChain:
 def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
         result = step.processor.process(batch)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _failed(step, batch, error) from error
     if not isinstance(result, pa.RecordBatch):
         raise TransformError(
@@ -71,7 +71,7 @@ def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
     return result.replace_schema_metadata(None)
 
 
-def _failed(step: Step, batch: pa.RecordBatch, error: Exception) -> TransformError:
+def _failed(step: Step, batch: pa.RecordBatch, error: BaseException) -> TransformError:
     known = error if isinstance(error, EcmbatchError) else None
     when = "" if batch.num_rows else " (given an empty batch, as processors are to learn their output schema)"
     return TransformError(

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -50,7 +51,7 @@ class Stage:
         """Begin a new file; raises :class:`~ecmbatch.errors.StageError` when there is no room for it."""
         folder = self._scan_folder(run_id, scan)
         with _problems_named(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_durable_folder(folder)
             if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return ChunkWriter(folder, f"{sequence:06d}-t{token}.parquet", schema)
@@ -59,15 +60,18 @@ class Stage:
         """Return where a sealed file is."""
         return self.root / run_id / file
 
-    def drop_leftovers(self, run_id: str, scan: int, keep: Collection[str]) -> None:
-        """Delete the scan's files that are not in *keep*: what a crash left before its checkpoint."""
+    def drop_leftovers(self, run_id: str, scan: int, token: int, keep: Collection[str]) -> None:
+        """Delete the scan's files that are not in *keep*: what a crash left before its checkpoint.
+
+        Only files of claims before *token*: whoever claimed the scan after us has files that we do not know.
+        """
         folder = self._scan_folder(run_id, scan)
         if not folder.exists():
             return
         with _problems_named(folder):
             for path in folder.iterdir():
-                if f"{folder.name}/{path.name}" not in keep:
-                    path.unlink()
+                if _token_of(path.name) < token and f"{folder.name}/{path.name}" not in keep:
+                    path.unlink(missing_ok=True)
 
     def verify(self, run_id: str, files: Sequence[SealedFile]) -> None:
         """Check that every file is what was sealed: its bytes and the rows its footer counts.
@@ -162,6 +166,20 @@ def manifest_digest(files: Sequence[SealedFile]) -> str:
     """Return the sha256 of the exact list of files that a verdict judges and a publication uses."""
     listed = [[sealed.file, sealed.rows, sealed.bytes, sealed.sha256] for sealed in files]
     return hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
+
+
+def _token_of(name: str) -> int:
+    """Return the token in a file's name, whether sealed or not; 0 for a file that is not the stage's."""
+    found = re.search(r"-t(\d+)\.parquet", name)
+    return int(found[1]) if found else 0
+
+
+def _make_durable_folder(folder: Path) -> None:
+    """Make *folder* and what it lies in, so that a power cut does not take a new folder from its files."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for made in reversed(missing):
+        _sync_folder(made.parent)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -219,7 +219,6 @@ def judge_part(delivery: Delivery, *, folds: bool) -> str:
 COUNT_VERDICTS = f"SELECT _ecm_verdict, count(*) FROM {_JUDGED} GROUP BY _ecm_verdict"
 
 DROP_JUDGED = f"DROP TABLE {_JUDGED}"
-DROP_LOSERS = f"DROP TABLE {_LOSERS}"
 
 
 def delete_updated(delivery: Delivery) -> str:
