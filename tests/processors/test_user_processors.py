@@ -296,7 +296,7 @@ def test_a_wrong_signature_is_refused_with_the_object_at_fault(target, message):
     assert raised.value.plugin in (target, getattr(target, "process", None))
 
 
-@pytest.mark.parametrize("target", [5, functools.partial(keep), Path("x")], ids=str)
+@pytest.mark.parametrize("target", [5, functools.partial(keep), Path("x")], ids=["number", "partial", "path"])
 def test_only_functions_and_classes_are_processors(target):
     with pytest.raises(PluginError, match="must be a function or a class"):
         processor("own")(target)
