@@ -142,8 +142,12 @@ def _time(view: RunView) -> str:
 
 def _next(view: RunView) -> str | None:
     run = view.run
+    if run.status is RunStatus.STOPPING and view.live:
+        return None
     if run.status in ACTIVE and view.live:
         return f"ecmbatch stop {run.run_id}"
+    if run.error and run.error.get("hint"):
+        return str(run.error["hint"])
     if run.status in ACTIVE | {RunStatus.FAILED, RunStatus.STOPPED}:
         return f"ecmbatch resume {run.run_id}"
     if run.status is RunStatus.VALIDATION_FAILED:

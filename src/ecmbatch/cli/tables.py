@@ -23,22 +23,20 @@ _RUN_ID_WIDTH = 36
 
 
 def runs_table(views: Sequence[RunView]) -> RenderableType:
-    """Return one line for each run."""
+    """Return two lines for each run: with both its id and its job in one line, 80 columns would not do."""
     if not views:
         return Text("there are no runs yet")
-    table = _table("run", "job", "status", "started", ">time", ">partitions", ">rows read")
+    table = _table("run", "status", "started", ">done", ">rows read")
     for view in views:
         run = view.run
         seconds = (
             (run.finished_at - run.started_at).total_seconds() if run.finished_at and run.started_at else None
         )
         table.add_row(
-            run.run_id,
-            run.job_id,
+            Text(run.run_id).append(f"\n{visible(run.job_id)}", style="dim"),
             Text(run.status, style=STYLES.get(run.status, "")),
-            moment(run.started_at),
-            duration(seconds) if seconds is not None else "–",
-            f"{view.completed}/{len(view.partitions)}",
+            moment(run.started_at).replace(" ", "\n"),
+            f"{view.completed}/{len(view.partitions)}\n{duration(seconds) if seconds is not None else ''}",
             f"{view.rows_read:,}",
         )
     return table
@@ -69,7 +67,10 @@ def watermarks_table(watermarks: Sequence[Watermark]) -> RenderableType:
     table = _table("loaded up to", "since", "by", "reason")
     for mark in watermarks:
         table.add_row(
-            moment(mark.window_end), moment(mark.at), mark.run_id or "hand", Text(visible(mark.reason))
+            moment(mark.window_end).replace(" ", "\n"),
+            moment(mark.at).replace(" ", "\n"),
+            mark.run_id or "hand",
+            Text(visible(mark.reason)),
         )
     return table
 
@@ -119,6 +120,6 @@ def _table(*headings: str) -> Table:
             name,
             justify="left" if name == heading else "right",
             overflow="fold",
-            min_width=_RUN_ID_WIDTH if name == "run" else None,
+            min_width=_RUN_ID_WIDTH if name in ("run", "by") else None,
         )
     return table

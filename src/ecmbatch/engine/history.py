@@ -180,6 +180,9 @@ def _ways_on(view: RunView) -> list[str]:
     run = view.run
     if run.status in ACTIVE and view.live:
         return [f"Stop it at its next checkpoint with: ecmbatch stop {run.run_id}"]
+    hint = (run.error or {}).get("hint")
+    if hint:
+        return [f"What to do: {hint}."]
     if run.status is RunStatus.VALIDATION_FAILED:
         return [
             "The store is untouched and the rows are staged. Correct the rule in the job file (or the data), "
@@ -187,8 +190,7 @@ def _ways_on(view: RunView) -> list[str]:
         ]
     if run.status in ACTIVE | {RunStatus.FAILED, RunStatus.STOPPED}:
         return [f"Continue from its checkpoints with: ecmbatch resume {run.run_id}"]
-    hint = (run.error or {}).get("hint")
-    return [f"What to do: {hint}"] if hint else []
+    return []
 
 
 def _without_rows(publication: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -67,6 +67,8 @@ def _source_problems(job: JobDefinition, resources: Resources) -> Iterator[Probl
 
 
 def _transform_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
+    if not job.transform:
+        return
     unloaded = _named("/transform", resources.load_processors)
     yield from unloaded
     if unloaded:

@@ -52,7 +52,7 @@ def judge_run(job: JobDefinition, run: RunRecord, fence: Fence, plan: RunPlan, r
     earlier = ledger.verdicts.latest(run.run_id)
     stage.verify(run.run_id, files)
     partitions = ledger.progress.partitions(run.run_id)
-    _check_rows(partitions, files)
+    _check_rows(run, partitions, files)
     if earlier and earlier.publish and (earlier.manifest, earlier.rules_digest) == (manifest, rules_digest):
         return
     observations = _observations(validation, run, partitions, files, resources)
@@ -92,14 +92,14 @@ def _digest(validation: Validation) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _check_rows(partitions: Sequence[PartitionRecord], files: Sequence[SealedFile]) -> None:
+def _check_rows(run: RunRecord, partitions: Sequence[PartitionRecord], files: Sequence[SealedFile]) -> None:
     """Files, partitions and observations are three independent counts of the same rows."""
     staged = sum(partition.staged for partition in partitions)
     in_files = sum(file.rows for file in files)
     if staged != in_files:
         raise IntegrityError(
             f"{staged:,} rows were staged, but the staged files hold {in_files:,}; nothing was published",
-            hint="start anew with: ecmbatch run JOB --fresh",
+            hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
         )
 
 
@@ -124,7 +124,7 @@ def _observations(
             raise IntegrityError(
                 f"partition {partition.partition} staged {partition.staged:,} rows but observed "
                 f"{seen.output_rows:,}; nothing was published",
-                hint="start anew with: ecmbatch run JOB --fresh",
+                hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
             )
     missing = [
         rule for rule in validation.rules if not all(seen.covers(rule) for seen in observations.values())
@@ -145,7 +145,7 @@ def _counted_again(
     if of_source:
         raise UsageError(
             f"rule {of_source[0]} looks at source rows and is new; source rows are not kept",
-            hint="start anew with: ecmbatch run JOB --fresh",
+            hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
         )
     log.info("counting %d changed rule(s) from the stage", len(rules))
     observer = Observer(rules)

@@ -77,7 +77,8 @@ def launch(
 
 def current_definition(job: JobDefinition, resources: Resources) -> dict[str, object]:
     """Return what the job's digest covers, with the processors' versions as they are installed."""
-    resources.load_processors()
+    if job.transform:
+        resources.load_processors()
     versions = {
         step.processor: resources.plugins.processors.get(step.processor).version for step in job.transform
     }

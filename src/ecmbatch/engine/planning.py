@@ -25,6 +25,7 @@ from ecmbatch.errors import (
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.checkpoint import rfc3339
+from ecmbatch.protocol.document import invalid, under
 from ecmbatch.protocol.job import JobDefinition, Transform
 from ecmbatch.protocol.parameters import Facts, resolve_text, resolve_tree
 from ecmbatch.protocol.run import FINAL, RunStatus
@@ -91,7 +92,8 @@ def planned_transform(
     steps: Sequence[Transform], resources: Resources, facts: Facts
 ) -> tuple[ProcessorPlan, ...]:
     """Return the processors of a job with their configuration resolved and checked."""
-    resources.load_processors()
+    if steps:
+        resources.load_processors()
     planned = []
     for step in steps:
         plugin = resources.plugins.processors.get(step.processor)
@@ -168,7 +170,7 @@ def _request(job: JobDefinition, parameters: dict[str, Scalar], facts: Facts) ->
     return ReadRequest(
         query=source.query,
         table=source.table,
-        path=resolve_text(source.path, facts) if source.path is not None else None,
+        path=_resolved_path(source.path, facts) if source.path is not None else None,
         parameters={name: value for name, value in parameters.items() if name in job.placeholders},
         key=job.partitioning.key if job.partitioning else None,
         partitions=job.partitioning.partitions if job.partitioning else 1,
@@ -176,6 +178,13 @@ def _request(job: JobDefinition, parameters: dict[str, Scalar], facts: Facts) ->
         resumable=job.checkpoint.resume == "checkpoint",
         batch_rows=min(source.batch_rows, job.checkpoint.every_rows),
     )
+
+
+def _resolved_path(path: str, facts: Facts) -> str:
+    try:
+        return resolve_text(path, facts)
+    except InvalidDocument as error:
+        raise invalid("job", under("/source/path", error.problems)) from None
 
 
 def _check_reading(reading: ReadPlan, request: ReadRequest) -> None:

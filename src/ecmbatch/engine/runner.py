@@ -21,7 +21,7 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.alerts import deliver_alerts
 from ecmbatch.engine.executors import Executor, Threads
 from ecmbatch.engine.failures import error_document
-from ecmbatch.engine.judging import NO_RULES, judge_run
+from ecmbatch.engine.judging import NO_RULES, judge_run, manifest_of
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
 from ecmbatch.engine.lease import LeaseKeeper
 from ecmbatch.engine.plan import RunPlan
@@ -162,6 +162,7 @@ class _Attempt:
         marker = self._published_before(plan)
         if marker is None:
             self._check_head(plan)
+            self._check_stage()
             self._read(plan)
             self._check_stop()
             judge_run(self._job, self._run, self._fence, plan, self._resources)
@@ -230,6 +231,12 @@ class _Attempt:
                 f"{plan.sink.store}.{plan.sink.table} since it started",
                 hint=f"start a new run: ecmbatch run {self._job.job_id}",
             )
+
+    def _check_stage(self) -> None:
+        """What a run has lost of its stage is better told before the rest is read."""
+        if self._fence.attempt > 1:
+            chunks = self._ledger.progress.chunks(self._run.run_id)
+            self._resources.stage.check_present(self._run.run_id, manifest_of(chunks))
 
     def _read(self, plan: RunPlan) -> None:
         """Execute the scans that are not complete, as many at a time as workers and connector allow."""

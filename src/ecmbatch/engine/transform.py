@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 def chain_of(transform: tuple[ProcessorPlan, ...], resources: Resources, facts: RunFacts) -> Chain:
     """Return the configured processors of *transform*, in order."""
-    resources.load_processors()
+    if transform:
+        resources.load_processors()
     steps = []
     for planned in transform:
         plugin = resources.plugins.processors.get(planned.name)

@@ -37,7 +37,8 @@ ColumnName = Annotated[
 TargetTable = Annotated[
     str,
     Matching(
-        r"(?:[A-Za-z0-9_]{1,63}\.)?(?!_ecmbatch_)[A-Za-z0-9_]{1,63}",
+        r"(?:(?!(?:information_schema|pg_catalog|temp|system)\.)[A-Za-z0-9_]{1,63}\.)?"
+        r"(?!_ecmbatch_|_ECMBATCH_)[A-Za-z0-9_]{1,63}",
         "a table name of 1 to 63 letters, digits and '_', which does not begin with '_ecmbatch_'; "
         "a schema and '.' may stand before it",
     ),

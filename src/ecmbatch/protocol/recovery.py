@@ -80,7 +80,7 @@ def decide_launch(
     if latest not in CONTINUED_BY_RUN:
         if fresh and latest is RunStatus.VALIDATION_FAILED:
             return LaunchDecision(launch=Launch.REPLACE, reason="starting anew on request (--fresh)")
-        return LaunchDecision(launch=Launch.START, reason=f"the latest run ended as {latest}")
+        return LaunchDecision(launch=Launch.START, reason=f"a new run; the one before ended as {latest}")
     if fresh:
         return LaunchDecision(launch=Launch.REPLACE, reason="starting anew on request (--fresh)")
     if not same_definition:

@@ -28,7 +28,8 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.errors import IntegrityError, StageError
 
 _TEMPORARY = ".part"
-_LEAST_FREE_BYTES = 64 * 1024 * 1024
+_LEAST_FREE_BYTES = 16 * 1024 * 1024
+"""What must be free before a file is begun; to run full in the middle of one helps nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +53,7 @@ class Stage:
         folder = self._scan_folder(run_id, scan)
         with _problems_named(folder):
             _make_durable_folder(folder)
-            if shutil.disk_usage(folder).free < _LEAST_FREE_BYTES:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            _check_room(folder)
         return ChunkWriter(folder, f"{sequence:06d}-t{token}.parquet", schema)
 
     def path(self, run_id: str, file: str) -> Path:
@@ -73,6 +73,19 @@ class Stage:
                 if _token_of(path.name) < token and f"{folder.name}/{path.name}" not in keep:
                     path.unlink(missing_ok=True)
 
+    def check_present(self, run_id: str, files: Sequence[SealedFile]) -> None:
+        """Check quickly, before more is read, that no file is missing or has another size.
+
+        Raises :class:`~ecmbatch.errors.IntegrityError`, naming the file.
+        """
+        for sealed in files:
+            path = self.path(run_id, sealed.file)
+            if not path.is_file() or path.stat().st_size != sealed.bytes:
+                raise IntegrityError(
+                    f"the staged file {path} is gone or not what was checkpointed; nothing was published",
+                    hint="restore the file, or give the run up and start anew with --fresh",
+                )
+
     def verify(self, run_id: str, files: Sequence[SealedFile]) -> None:
         """Check that every file is what was sealed: its bytes and the rows its footer counts.
 
@@ -88,12 +101,12 @@ class Stage:
                 raise IntegrityError(
                     f"the staged file {path} cannot be read any more ({type(error).__name__}); "
                     "nothing was published",
-                    hint="restore the file, or start anew with: ecmbatch run JOB --fresh",
+                    hint="restore the file, or give the run up and start anew with --fresh",
                 ) from error
             if rows != sealed.rows:
                 raise IntegrityError(
                     f"the staged file {path} is not what was checkpointed; nothing was published",
-                    hint="something else changed the stage; start anew with: ecmbatch run JOB --fresh",
+                    hint="something else changed the stage; give the run up and start anew with --fresh",
                 )
 
     def run_ids(self) -> list[str]:
@@ -177,9 +190,20 @@ def _token_of(name: str) -> int:
 def _make_durable_folder(folder: Path) -> None:
     """Make *folder* and what it lies in, so that a power cut does not take a new folder from its files."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for made in reversed(missing):
+        # One by one: `parents=True` would leave the folders in between open to everybody.
+        made.mkdir(mode=0o700, exist_ok=True)
         _sync_folder(made.parent)
+
+
+def _check_room(folder: Path) -> None:
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise StageError(
+            f"the disk of the stage at {folder} has {free / 2**20:.0f} MiB free; at least "
+            f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB are needed to go on",
+            hint="make room, then resume the run: what is checkpointed is kept",
+        )
 
 
 def _sync_folder(folder: Path) -> None:
