@@ -73,7 +73,7 @@ class DuckDBSource(Section):
     max_connections: Annotated[int, Field(ge=1, le=256)] | None = None
     memory_limit: Annotated[
         str, Matching(r"\d{1,6}(\.\d{1,3})? ?([KMGT]i?B)", "a size such as 1GB or 512MiB")
-    ] = "1GB"
+    ] = "512MB"
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
 
 

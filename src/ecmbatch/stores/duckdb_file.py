@@ -95,7 +95,11 @@ class DuckDBFile:
             **(
                 {"enable_external_access": False}
                 if read_only
-                else {"custom_user_agent": f"ecmbatch-{token_hex(8)}"}
+                # Rows of a table have no order to keep, and without one threads insert independently.
+                else {
+                    "custom_user_agent": f"ecmbatch-{token_hex(8)}",
+                    "preserve_insertion_order": False,
+                }
             ),
         }
 
