@@ -324,9 +324,10 @@ def test_a_processor_that_raises_names_partition_and_rows(folder: Path) -> None:
     assert "c00077" not in failed.out + failed.err
 
 
-def test_one_process_wins_and_the_others_are_told(folder: Path) -> None:
+@pytest.mark.parametrize("count", [2, 8])
+def test_one_process_wins_and_the_others_are_told(folder: Path, count: int) -> None:
     write_job(folder, customers_job(mode="append", partitions=4, every_rows=10))
-    racers = [start(folder, "run", "job.json", "--json") for _ in range(8)]
+    racers = [start(folder, "run", "job.json", "--json") for _ in range(count)]
     finished = [racer.wait() for racer in racers]
     winners = [each for each in finished if each.exit_code == 0]
     losers = [each for each in finished if each.exit_code != 0]
