@@ -248,6 +248,13 @@ class _Attempt:
         )
         if not work.scans:
             return
+        if self._fence.attempt > 1:
+            log.info(
+                "partitions: %d skipped, %d resumed, %d fresh",
+                len(work.skipped),
+                len(work.resumed),
+                len(work.fresh),
+            )
         connector = self._resources.connector(plan.connector)
         slots = min(self._workers, len(work.scans), connector.max_scans or self._workers)
         executor: Executor[ScanSpec] = Threads(

@@ -130,7 +130,7 @@ def test_all_rules_together_obey_the_same_laws(rows: list[dict[str, Any]], data:
     first = observer.observe(observer.start(), batch_of(rows[:cut]), "output")
     second = observer.observe(observer.start(), batch_of(rows[cut:]), "output")
     assert observer.merge(first, second) == whole
-    assert observer.merge_all({1: second, 0: first}) == whole
+    assert observer.merge(observer.merge(observer.start(), first), second) == whole
     resumed = observer.from_json(json.loads(json.dumps(observer.to_json(first))))
     assert observer.observe(resumed, batch_of(rows[cut:]), "output") == whole
     assert observer.merge(observer.start(), whole) == whole

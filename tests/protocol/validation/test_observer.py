@@ -85,7 +85,7 @@ def test_a_rule_that_was_added_half_way_is_not_covered() -> None:
     assert resumed.output_rows == 2
     fresh_partition = observed(observer, batch(3), batch(3))
     assert fresh_partition.covers(added[0])
-    assert not observer.merge_all({0: fresh_partition, 1: resumed}).covers(added[0])
+    assert not observer.merge(fresh_partition, resumed).covers(added[0])
 
 
 def test_what_is_saved_is_json_and_nothing_that_rows_held() -> None:

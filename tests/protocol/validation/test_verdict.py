@@ -91,9 +91,11 @@ def test_every_rule_is_judged_and_reported_in_its_order() -> None:
     assert judged.action.alert
 
 
-def test_a_verdict_survives_json() -> None:
+def test_a_remembered_verdict_is_plain_json_with_every_rules_message() -> None:
     judged = verdict(PROTOCOL, [BLANK], default_alerts=["ops"])
-    assert Verdict.from_json(json.loads(json.dumps(judged.to_json()))) == judged
+    remembered = json.loads(json.dumps(judged.to_json()))
+    assert [rule["message"] for rule in remembered["rules"]] == [rule.message for rule in judged.rules]
+    assert remembered["action"]["alert_to"] == ["ops"]
 
 
 def test_a_job_without_rules_passes() -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -121,10 +120,6 @@ class Observer:
                 if key in first.states and key in second.states
             }
         )
-
-    def merge_all(self, partitions: Mapping[int, Observations]) -> Observations:
-        """Return the observations of all *partitions*, in their order."""
-        return reduce(self.merge, (partitions[number] for number in sorted(partitions)), self.start())
 
     def to_json(self, observations: Observations) -> dict[str, Any]:
         """Return *observations* as JSON, to be saved with a checkpoint."""

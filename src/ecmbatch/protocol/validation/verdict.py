@@ -98,18 +98,6 @@ class Verdict:
             },
         }
 
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Verdict:
-        """Return the verdict that :meth:`to_json` wrote."""
-        action = value["action"]
-        return cls(
-            outcome=value["outcome"],
-            rules=tuple(RuleVerdict(**rule) for rule in value["rules"]),
-            action=VerdictAction(
-                publish=action["publish"], alert=action["alert"], alert_to=tuple(action["alert_to"])
-            ),
-        )
-
 
 def judge(
     validation: Validation,
