@@ -15,7 +15,7 @@ from ecmbatch import JobDefinition, Plugins, Project
 from ecmbatch.connectors.connector import ConnectorType, Cursor, ReadRequest, Scan, ScannedBatch
 from ecmbatch.connectors.memory import MemoryConnector
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.errors import PluginError, RunStopped, SourceError, Unreachable
+from ecmbatch.errors import PluginError, RunFailed, RunStopped, SourceError, Unreachable
 from ecmbatch.project_file import ProjectSettings
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stores.memory import MemoryStore, MemoryTables
@@ -192,3 +192,29 @@ def test_every_public_name_is_there() -> None:
         assert getattr(ecmbatch, name) is not None
     with pytest.raises(AttributeError):
         _ = ecmbatch.no_such_name
+
+
+def raised_in_a_run(folder: Path, raised: BaseException) -> tuple[World, BaseException | None]:
+    def mishap() -> None:
+        raise raised
+
+    world = World(folder, Flaky(mishap, times=1))
+    try:
+        return world, world.project.run(job()).error
+    except BaseException as error:
+        return world, error
+
+
+def test_user_code_cannot_end_the_process_as_if_all_were_well(tmp_path: Path) -> None:
+    world, error = raised_in_a_run(tmp_path, SystemExit(0))
+    assert isinstance(error, RunFailed) and error.exit_code == 1
+    assert world.project.run(job()).status is RunStatus.SUCCESS
+    assert world.stored() == list(range(100))
+
+
+def test_an_interrupted_run_does_not_look_alive(tmp_path: Path) -> None:
+    world, error = raised_in_a_run(tmp_path, KeyboardInterrupt())
+    assert isinstance(error, KeyboardInterrupt)
+    (view,) = world.project.history.recent_runs()
+    assert (view.run.status, view.live) == (RunStatus.STOPPED, False)
+    assert world.project.run(job()).status is RunStatus.SUCCESS

@@ -145,11 +145,11 @@ class _Attempt:
             if ending is error:
                 raise
             raise ending from error
-        except (KeyboardInterrupt, SystemExit):
+        except KeyboardInterrupt:
             # Not ours to handle, but the run must not look alive once we are gone.
             self._end_as(RunStatus.STOPPED, RunStopped("interrupted"))
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failure = RunFailed(
                 f"run {self._run.run_id} failed with an unexpected {type(error).__name__}",
                 hint="this is a defect; run again with --log-level debug and report the trace",

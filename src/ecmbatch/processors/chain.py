@@ -60,8 +60,8 @@ class BoundChain:
 def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
     try:
         result = step.processor.process(batch)
-    except (Exception, SystemExit, KeyboardInterrupt) as error:
-        # A processor cannot end the process: a run that nobody ends would look like a success to a scheduler.
+    except (Exception, SystemExit) as error:
+        # `sys.exit` must not end the process: to a scheduler, exit 0 would look like a success.
         raise _failed(step, batch, error) from error
     if not isinstance(result, pa.RecordBatch):
         raise TransformError(
