@@ -27,8 +27,9 @@ ROWS = pa.table({"id": pa.array(range(100)), "name": pa.array([f"n{number}" for 
 class Flaky(MemoryConnector):
     """Does *mishap* after each batch, as often as it is told to."""
 
-    def __init__(self, mishap: Callable[[], None], times: int) -> None:
-        super().__init__(ROWS)
+    def __init__(self, mishap: Callable[[], None], times: int, *, scans: int = 1, spared: int = -1) -> None:
+        super().__init__(ROWS, scans=scans)
+        self.spared = spared
         self.mishap = mishap
         self.left = times
 
@@ -42,7 +43,7 @@ class Flaky(MemoryConnector):
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
         with super().read(request, scan, after) as batches:
-            yield self._interrupted(batches)
+            yield batches if scan.number == self.spared else self._interrupted(batches)
 
     def _interrupted(self, batches: Iterator[ScannedBatch]) -> Iterator[ScannedBatch]:
         for number, batch in enumerate(batches):
@@ -105,6 +106,22 @@ def test_an_error_that_may_pass_is_tried_again_from_the_checkpoint(tmp_path: Pat
     assert (result.status, result.view.run.attempt) == (RunStatus.SUCCESS, 3)
     assert world.stored() == list(range(100))
     assert result.rows["read"] == 100
+
+
+def test_completed_partitions_are_not_read_again_and_partial_ones_go_on(tmp_path: Path) -> None:
+    connector = Flaky(raising(SourceError("gone")), times=1, scans=2, spared=0)
+    world = World(tmp_path, connector)
+    definition = job(partitioning={"strategy": "hash", "key": "id", "partitions": 4})
+    failed = world.project.run(definition, workers=1)
+    assert failed.document()["partitions"]["completed"] == 2
+    read_before = connector.rows_read
+    resumed = world.project.resume(failed.run_id, job=definition)
+    (again,) = connector.reads[2:]
+    assert (again.scan, again.partitions) == (1, (1, 3)) and again.after is not None
+    assert connector.rows_read - read_before < 50
+    counts = resumed.document()["partitions"]
+    assert (counts["skipped_completed"], counts["resumed"]) == (2, 2)
+    assert world.stored() == list(range(100))
 
 
 def test_attempts_are_limited_but_people_are_not(tmp_path: Path) -> None:
