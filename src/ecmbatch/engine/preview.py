@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -109,22 +109,11 @@ def shown(value: Scalar) -> Any:
 
 def _as_record(new: NewRun, now: datetime) -> RunRecord:
     return RunRecord(
-        run_id=new.run_id,
+        **asdict(new),
         number=0,
-        job_id=new.job_id,
-        run_key=new.run_key,
-        stream=new.stream,
-        lane=new.lane,
-        live=new.live,
-        trigger=new.trigger,
         status=RunStatus.QUEUED,
         attempt=0,
         epoch=0,
-        digest=new.digest,
-        definition=new.definition,
-        job_file=new.job_file,
-        options=new.options,
-        scheduled_for=new.scheduled_for,
         created_at=now,
         started_at=None,
         finished_at=None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -347,22 +348,11 @@ class Runs:
     def _create(self, connection: Connection, new: NewRun, now: datetime) -> RunRecord:
         connection.execute(
             insert(tables.runs).values(
-                run_id=new.run_id,
+                **asdict(new),
                 number=select(func.coalesce(func.max(tables.runs.c.number), 0) + 1).scalar_subquery(),
-                job_id=new.job_id,
-                run_key=new.run_key,
-                stream=new.stream,
-                lane=new.lane,
-                live=new.live,
-                trigger=new.trigger,
                 status=RunStatus.QUEUED,
                 attempt=0,
                 epoch=0,
-                digest=new.digest,
-                definition=dict(new.definition),
-                job_file=new.job_file,
-                options=dict(new.options),
-                scheduled_for=new.scheduled_for,
                 created_at=now,
             )
         )
