@@ -64,7 +64,9 @@ def stage_second_run(root: Path) -> None:
 
 def contents(folder: Path) -> pa.Table:
     table = read_table(folder / "context.duckdb", "customers")
-    return table.sort_by([(name, "ascending") for name in table.column_names])
+    return table.sort_by(
+        [(field.name, "ascending") for field in table.schema if not pa.types.is_list(field.type)]
+    )
 
 
 def killed(root: Path, folder: Path, mode: Mode, point: CrashPoint) -> int:
@@ -97,6 +99,28 @@ def test_killed_anywhere_and_published_again_equals_published_once(tmp_path: Pat
         head = store.head("customers-sync", "customers", "live")
         assert head is not None
         assert head.run_id == "run-2"
+
+
+@pytest.mark.slow
+def test_killed_while_columns_are_widened_and_published_again_equals_published_once(tmp_path: Path) -> None:
+    stage_second_run(tmp_path)
+    narrow = pa.schema([("id", pa.int32()), ("amount", pa.int16()), ("kept", pa.list_(pa.int8()))])
+    stored = [{"id": number, "amount": number, "kept": [number % 100]} for number in range(5000)]
+    first_run = publication(tmp_path, "run-1", stored, schema=narrow)
+    whole = tmp_path / "whole"
+    open_store(whole).publish(first_run, AT)
+    before = contents(whole)
+    expected = open_store(whole).publish(second_run(tmp_path, "upsert"), AT)
+    assert contents(whole).schema.field("id").type == pa.int64()
+    assert contents(whole).schema.field("amount").type == pa.decimal128(12, 2)
+    for point in STEPS[:-1]:
+        folder = tmp_path / point
+        store = open_store(folder)
+        store.publish(first_run, AT)
+        assert killed(tmp_path, folder, "upsert", point) == -signal.SIGKILL
+        assert contents(folder).equals(before)
+        assert store.publish(second_run(tmp_path, "upsert"), AT) == expected
+        assert contents(folder).equals(contents(whole))
 
 
 @pytest.mark.slow

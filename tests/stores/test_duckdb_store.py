@@ -17,7 +17,8 @@ import pytest
 from duckdb_tables import read_table
 from ecmbatch.errors import InvalidDocument, StoreBusy, StoreError
 from ecmbatch.stores.duckdb import DUCKDB, DuckDBStore
-from ecmbatch.stores.store import PublishedRows
+from ecmbatch.stores.duckdb_file import READING
+from ecmbatch.stores.store import PublishedRows, TableChange
 from ecmbatch.testing.store_contract import AT, CUSTOMERS, customer, publication
 
 
@@ -61,6 +62,7 @@ def types_of(folder: Path, table: str = "customers") -> Mapping[str, str]:
         ({"path": ""}, "/path"),
         ({"path": "x", "memory_limit": "much"}, "/memory_limit"),
         ({"path": "x", "memory_limit": "80%"}, "/memory_limit"),
+        ({"path": "x", "memory_limit": "10000000KB"}, "/memory_limit"),
         ({"path": "x", "threads": 0}, "/threads"),
         ({"path": "x", "busy_timeout": 60}, "/busy_timeout"),
         ({"path": "x", "pth": "y"}, "/pth"),
@@ -169,6 +171,41 @@ def test_readers_do_not_wait_for_each_other(tmp_path):
     with held(tmp_path / "context.duckdb", "read") as process:
         assert store.table("customers") is not None
         process.communicate("\n")
+
+
+def test_the_store_is_read_while_a_job_of_this_process_reads_the_same_file(tmp_path):
+    store = open_store(tmp_path, busy_timeout="0 seconds")
+    schema = CUSTOMERS.append(pa.field("at", pa.timestamp("us", "UTC"))).append(pa.field("uid", pa.uuid()))
+    run = publication(tmp_path, "run-1", [], schema=schema)
+    store.publish(run, AT)
+    alone = store.table("customers")
+    path = str(tmp_path / "context.duckdb")
+    with duckdb.connect(path, read_only=True, config=dict(READING)) as reader:
+        reader.execute("SET GLOBAL memory_limit = '64MB'")
+        reader.execute("SET GLOBAL TimeZone = 'Asia/Tokyo'")
+        reader.execute("SET GLOBAL lock_configuration = true")
+        assert store.table("customers") == alone
+        assert store.check(run) == TableChange()
+        assert store.versions() == {"customers": 1}
+        assert store.marker("run-1") is not None
+        assert store.head("customers-sync", "customers", "live") is None
+    assert store.publish(replace(run, run_id="run-2"), AT).outcome == "published"
+
+
+def test_jobs_read_the_store_through_a_connector_with_its_settings():
+    assert DUCKDB.source is not None
+    for settings in ({}, {"memory_limit": "1.5 GiB", "threads": 2, "busy_timeout": "5 seconds"}):
+        name, source = DUCKDB.source(DUCKDB.parse_config({"path": "~/context.duckdb", **settings}))
+        assert name == "duckdb"
+        settings.pop("busy_timeout", None)
+        assert source == {"path": "~/context.duckdb", "memory_limit": "1GB"} | settings
+
+
+def test_a_path_may_start_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    store = open_store(tmp_path / "project", path="~/context.duckdb")
+    store.publish(publication(tmp_path, "run-1", [customer(1, "Ada")]), AT)
+    assert execute(tmp_path, "SELECT id FROM customers") == [(1,)]
 
 
 def test_a_full_disk_publishes_nothing(tmp_path):
@@ -397,6 +434,120 @@ def test_duckdbs_own_names_for_places_are_refused_only_where_rows_are_folded(sto
     rows = [{"id": 1, "file_row_number": 9}]
     store.publish(publication(tmp_path, "run-1", rows, schema=schema, mode="append"), AT)
     assert execute(tmp_path, "SELECT file_row_number FROM customers") == [(9,)]
+
+
+# Versions.
+
+
+@pytest.mark.parametrize("name", ["customers", "main.customers", "Main.CUSTOMERS"])
+def test_all_ways_to_name_a_table_are_one(store, tmp_path, name):
+    for number, table in enumerate(["customers", "main.customers", "CUSTOMERS", "crm.customers"]):
+        run = publication(tmp_path, f"run-{number}", [customer(1, "Ada")], table=table)
+        store.publish(run, AT)
+    assert store.versions() == {"customers": 3, "crm.customers": 1}
+    assert store.versions()[store.table_name(name)] == 3
+    run = publication(tmp_path, "run-9", [customer(1, "Bo")], table=name, expected_version=3)
+    assert store.publish(run, AT).rows == PublishedRows(updated=1)
+
+
+# Widening.
+
+WIDER = pa.schema([("id", pa.int64()), ("value", pa.int64())])
+
+
+@pytest.mark.parametrize(
+    ("statements", "message"),
+    [
+        (["CREATE TABLE customers (id BIGINT, value INTEGER PRIMARY KEY)"], "PRIMARY KEY constraint"),
+        (["CREATE TABLE customers (id BIGINT, value INTEGER UNIQUE)"], "UNIQUE constraint"),
+        (["CREATE TABLE customers (id BIGINT, value INTEGER CHECK (value > 0))"], "CHECK constraint"),
+        (
+            [
+                "CREATE TABLE k (x INTEGER PRIMARY KEY)",
+                "CREATE TABLE customers (id BIGINT, value INTEGER REFERENCES k (x))",
+            ],
+            "FOREIGN KEY constraint",
+        ),
+        (
+            ["CREATE TABLE customers (id BIGINT, value INTEGER)", "CREATE INDEX by_id ON customers (id)"],
+            "an index, by_id",
+        ),
+        (
+            [
+                "CREATE TABLE customers (id BIGINT PRIMARY KEY, value INTEGER)",
+                "CREATE TABLE orders (customer BIGINT REFERENCES customers (id))",
+            ],
+            "FOREIGN KEY of table orders",
+        ),
+    ],
+)
+def test_a_column_that_duckdb_cannot_widen_is_refused_before_a_row_is_read(
+    store, tmp_path, statements, message
+):
+    execute(tmp_path, *statements)
+    run = publication(tmp_path, "run-1", [{"id": 1, "value": 2**40}], schema=WIDER)
+    for act in (store.check, lambda run: store.publish(run, AT)):
+        with pytest.raises(StoreError, match=rf"'value' would have to become int64 .* {message}.* cast it"):
+            act(run)
+    assert types_of(tmp_path)["value"] == "INTEGER"
+    assert store.marker("run-1") is None
+
+
+def test_a_column_that_another_is_computed_from_is_refused_and_nothing_changes(store, tmp_path):
+    execute(
+        tmp_path,
+        "CREATE TABLE customers (id BIGINT, value INTEGER, twice INTEGER GENERATED ALWAYS AS (2 * value))",
+        "INSERT INTO customers VALUES (1, 1)",
+    )
+    run = publication(tmp_path, "run-1", [{"id": 1, "value": 2**40}], schema=WIDER)
+    with pytest.raises(StoreError, match=r"'value' would have to become int64 .* generated column"):
+        store.publish(run, AT)
+    assert execute(tmp_path, "FROM customers") == [(1, 1, 2)]
+    assert store.marker("run-1") is None
+
+
+def test_a_stored_value_out_of_the_wider_types_range_is_refused_and_not_quoted(store, tmp_path):
+    execute(
+        tmp_path,
+        "CREATE TABLE customers (id BIGINT, value TIMESTAMP)",
+        "INSERT INTO customers VALUES (1, TIMESTAMP '3020-01-01')",
+    )
+    schema = WIDER.set(1, pa.field("value", pa.timestamp("ns")))
+    run = publication(tmp_path, "run-1", [{"id": 2, "value": None}], schema=schema)
+    with pytest.raises(StoreError, match=r"'value' .* out of its range") as raised:
+        store.publish(run, AT)
+    assert "3020" not in str(raised.value)
+    assert types_of(tmp_path)["value"] == "TIMESTAMP"
+
+
+def test_what_is_not_widened_survives(store, tmp_path):
+    execute(
+        tmp_path,
+        "CREATE TABLE customers"
+        " (id BIGINT PRIMARY KEY, value INTEGER NOT NULL DEFAULT 7, name VARCHAR UNIQUE CHECK (name < 'm'))",
+        "COMMENT ON COLUMN customers.value IS 'kept'",
+        "CREATE VIEW big AS SELECT value FROM customers WHERE value > 5",
+        "INSERT INTO customers VALUES (1, 1, 'a'), (2, 2, 'b')",
+    )
+    before = execute(tmp_path, CONSTRAINTS)
+    rows = [{"id": 2, "value": 2**40}, {"id": 3, "value": 2**41}]
+    marker = store.publish(publication(tmp_path, "run-1", rows, schema=WIDER), AT)
+    assert marker.rows == PublishedRows(inserted=1, updated=1)
+    assert execute(tmp_path, CONSTRAINTS) == before
+    assert execute(tmp_path, "SELECT value, name FROM customers ORDER BY id") == [
+        (1, "a"),
+        (2**40, "b"),
+        (2**41, None),
+    ]
+    assert execute(tmp_path, "SELECT value FROM big ORDER BY 1") == [(2**40,), (2**41,)]
+    assert execute(
+        tmp_path,
+        "SELECT comment FROM duckdb_columns() WHERE table_name = 'customers' AND column_name = 'value'",
+    ) == [("kept",)]
+    with pytest.raises(duckdb.ConstraintException):
+        execute(tmp_path, "INSERT INTO customers (id, value, name) VALUES (2, 1, 'c')")
+    execute(tmp_path, "INSERT INTO customers (id) VALUES (4)")
+    assert execute(tmp_path, "SELECT value FROM customers WHERE id = 4") == [(7,)]
 
 
 # Parts.

@@ -28,9 +28,10 @@ from ecmbatch.stores.duckdb_publish import (
     create_own_tables,
     find_head,
     find_marker,
+    find_versions,
     publish_in_transaction,
 )
-from ecmbatch.stores.duckdb_target import check_columns, find_target
+from ecmbatch.stores.duckdb_target import check_columns, find_target, table_name
 from ecmbatch.stores.store import (
     PROVENANCE_COLUMN,
     Head,
@@ -38,10 +39,11 @@ from ecmbatch.stores.store import (
     Publication,
     Store,
     StoreType,
+    TableChange,
     TargetTable,
 )
 
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?B)")
+_SIZE = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?([KMGT]i?B)")
 _UNITS = {
     "KB": 10**3,
     "MB": 10**6,
@@ -75,7 +77,7 @@ class DuckDBStore(Store):
     def __init__(self, settings: DuckDBStoreSettings, folder: Path, tell: Callable[[str], None]) -> None:
         self._part_bytes = _bytes_of(settings.memory_limit) // _PARTS_OF_MEMORY
         self._file = DuckDBFile(
-            path=(folder / settings.path).absolute(),
+            path=(folder / Path(settings.path).expanduser()).absolute(),
             memory_limit=settings.memory_limit,
             threads=settings.threads,
             busy_timeout=settings.busy_timeout,
@@ -102,10 +104,19 @@ class DuckDBStore(Store):
                 return None
             return find_marker(connection, run_id)
 
-    def check(self, publication: Publication) -> None:
+    def versions(self) -> Mapping[str, int]:
+        with self._reading() as connection:
+            if connection is None or not _has(connection, "_ecmbatch_publications"):
+                return {}
+            return find_versions(connection)
+
+    def table_name(self, name: str) -> str:
+        return table_name(name)
+
+    def check(self, publication: Publication) -> TableChange:
         with self._reading() as connection:
             target = None if connection is None else find_target(connection, publication.table)
-        check_columns(publication, target)
+        return check_columns(publication, target)
 
     def publish(self, publication: Publication, at: datetime) -> Marker:
         folders = sorted({file.path.parent.absolute() for file in publication.files})
@@ -217,4 +228,9 @@ def _parse(settings: Mapping[str, Any]) -> DuckDBStoreSettings:
     return parse_model(DuckDBStoreSettings, dict(settings), what="settings of the duckdb store")
 
 
-DUCKDB = StoreType(name="duckdb", parse_config=_parse, build=DuckDBStore)
+def _source(settings: DuckDBStoreSettings) -> tuple[str, Mapping[str, Any]]:
+    source: dict[str, Any] = {"path": settings.path, "memory_limit": settings.memory_limit}
+    return "duckdb", source if settings.threads is None else {**source, "threads": settings.threads}
+
+
+DUCKDB = StoreType(name="duckdb", parse_config=_parse, build=DuckDBStore, source=_source)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -19,6 +19,10 @@ from ecmbatch.protocol.duration import format_duration
 
 _MOST_THREADS = 4
 """More threads need more memory than the default limit gives, and publishing gains little from them."""
+
+READING: Mapping[str, str] = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+"""How every reader of this package opens a file. Connections of one process to one file share a database, if
+they ask for the very same settings; memory and all else can only be set afterwards, by whoever needs it."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 1.0
 _HELD_BY_PROCESS = re.compile(r"Conflicting lock is held in (.+?) \(PID (\d+)\)")
@@ -36,8 +40,12 @@ class DuckDBFile:
 
     @contextmanager
     def reading(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open the file, which must exist, to read; several threads and processes may do that at once."""
-        with self._open(read_only=True) as connection:
+        """Open the file, which must exist, to read; several threads and processes may do that at once.
+
+        It may be a database that somebody else in this process has open with its configuration locked, so
+        nothing is set here, and what is read must not depend on settings.
+        """
+        with closing(self._connect_when_free(read_only=True)) as connection:
             yield connection
 
     @contextmanager
@@ -45,22 +53,14 @@ class DuckDBFile:
         """Open the file alone, made anew if it is missing. Of all other files, only those in *stage_folders*
         can be reached; spilled rows go to the folder ``<file>.tmp`` beside it."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open(read_only=False) as connection:
+        with closing(self._connect_when_free(read_only=False)) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
             folders = [str(folder) for folder in stage_folders]
             # No placeholders in SET; quotes are doubled as in any literal.
             literals = ", ".join("'" + folder.replace("'", "''") + "'" for folder in folders)
             connection.execute(f"SET allowed_directories = [{literals}]")
             connection.execute("SET enable_external_access = false")
             yield connection
-
-    @contextmanager
-    def _open(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = self._connect_when_free(read_only=read_only)
-        try:
-            connection.execute("SET TimeZone = 'UTC'")
-            yield connection
-        finally:
-            connection.close()
 
     def _connect_when_free(self, *, read_only: bool) -> duckdb.DuckDBPyConnection:
         deadline = time.monotonic() + self.busy_timeout.total_seconds()
@@ -84,23 +84,17 @@ class DuckDBFile:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _config(self, read_only: bool) -> dict[str, str | bool | int | float | list[str]]:
+        if read_only:
+            return dict(READING)
         return {
+            **READING,
             "memory_limit": self.memory_limit,
             "threads": self.threads or min(os.cpu_count() or 1, _MOST_THREADS),
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-            # Connections of one process with equal settings share one database, readers may. A writer must
-            # be alone in it, since what it may access is a setting of the database (see writing()); an agent
-            # of its own makes its settings equal to nobody's.
-            **(
-                {"enable_external_access": False}
-                if read_only
-                # Rows of a table have no order to keep, and without one threads insert independently.
-                else {
-                    "custom_user_agent": f"ecmbatch-{token_hex(8)}",
-                    "preserve_insertion_order": False,
-                }
-            ),
+            # A writer must be alone in its database, since what it may access is a setting of the database
+            # (see writing()); an agent of its own makes its settings equal to nobody's.
+            "custom_user_agent": f"ecmbatch-{token_hex(8)}",
+            # Rows of a table have no order to keep, and without one threads insert independently.
+            "preserve_insertion_order": False,
         }
 
     def _busy(self, holder: str) -> StoreBusy:

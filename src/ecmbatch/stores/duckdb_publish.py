@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,11 +20,13 @@ from ecmbatch.stores.duckdb_target import (
     delivery_into,
     find_target,
     not_filled,
+    table_name,
     unfillable_columns,
 )
 from ecmbatch.stores.publication_check import (
     check_head,
     check_row_count,
+    check_version,
     empty_replace,
     null_keys,
     published_before,
@@ -43,6 +46,9 @@ def publish_in_transaction(
     marker = find_marker(connection, publication.run_id)
     if marker is not None:
         return published_before(marker)
+    if publication.expected_version is not None:
+        versions = find_versions(connection)
+        check_version(publication, versions.get(table_name(publication.table), 0))
     _insert_marker(connection, publication, at)
     crash_point("publish.marker")
     if publication.live:
@@ -96,6 +102,14 @@ def find_head(connection: duckdb.DuckDBPyConnection, job_id: str, table: str, st
         return None
     run_id, window_end = row
     return Head(run_id=run_id, window_end=None if window_end is None else _instant(window_end))
+
+
+def find_versions(connection: duckdb.DuckDBPyConnection) -> Mapping[str, int]:
+    """Return how many runs were published to each table; the table of markers must exist."""
+    versions: Counter[str] = Counter()
+    for target, published in connection.execute(sql.VERSIONS).fetchall():
+        versions[table_name(target)] += published
+    return dict(versions)
 
 
 def _insert_marker(connection: duckdb.DuckDBPyConnection, publication: Publication, at: datetime) -> None:

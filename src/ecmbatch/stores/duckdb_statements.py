@@ -98,6 +98,28 @@ WHERE table_catalog = current_database() AND table_schema = $schema AND table_na
 ORDER BY ordinal_position
 """
 
+VERSIONS = """
+SELECT target, count(*) FROM _ecmbatch_publications WHERE outcome = 'published' GROUP BY target
+"""
+
+# Why DuckDB would not change the type of a column, or of any where none is named. That a generated column
+# is computed from it shows only when it is tried.
+FIXED_TYPES = """
+SELECT unnest(constraint_column_names), 'a ' || constraint_type || ' constraint of the table names it'
+FROM duckdb_constraints()
+WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
+    AND constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'CHECK', 'FOREIGN KEY')
+UNION ALL
+SELECT NULL, 'the table has an index, ' || index_name
+FROM duckdb_indexes()
+WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
+UNION ALL
+SELECT NULL, 'a FOREIGN KEY of table ' || table_name || ' refers to the table'
+FROM duckdb_constraints()
+WHERE database_name = current_database() AND schema_name = $schema AND referenced_table = $name
+    AND constraint_type = 'FOREIGN KEY'
+"""
+
 PRIMARY_KEY = """
 SELECT constraint_column_names FROM duckdb_constraints()
 WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
@@ -141,6 +163,10 @@ def create_table(table: str, columns: Iterable[tuple[str, str]]) -> str:
 
 def add_column(table: str, name: str, type_: str) -> str:
     return f"ALTER TABLE {table} ADD COLUMN {quoted(name)} {type_}"
+
+
+def widen_column(table: str, name: str, type_: str) -> str:
+    return f"ALTER TABLE {table} ALTER COLUMN {quoted(name)} SET DATA TYPE {type_}"
 
 
 def count_rows(table: str) -> str:

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from ecmbatch.errors import StoreError
 from ecmbatch.stores import duckdb_statements as sql
-from ecmbatch.stores.duckdb_types import arrow_type, duckdb_type
-from ecmbatch.stores.publication_check import check_publication, refused
-from ecmbatch.stores.schema_change import SchemaChange
-from ecmbatch.stores.store import PROVENANCE_COLUMN, Publication
+from ecmbatch.stores.duckdb_columns import column_type
+from ecmbatch.stores.duckdb_types import duckdb_type
+from ecmbatch.stores.publication_check import check_publication, not_widened, refused
+from ecmbatch.stores.store import PROVENANCE_COLUMN, Publication, TableChange, WidenedColumn
 
 _OWN_PREFIX = "_ecmbatch_"
 _DEFAULT_SCHEMA = "main"
@@ -40,6 +40,8 @@ class Target:
     columns: Sequence[Column]
     schema: pa.Schema
     primary_key: tuple[str, ...]
+    fixed_types: Sequence[tuple[str | None, str]]
+    """Columns whose type DuckDB would not change, with the reason; ``None`` stands for all columns."""
     rows: int
 
 
@@ -73,6 +75,7 @@ def find_target(connection: duckdb.DuckDBPyConnection, table: str) -> Target | N
         columns=columns,
         schema=_arrow_schema(connection, full_name, columns),
         primary_key=tuple(key[0]) if key else (),
+        fixed_types=connection.execute(sql.FIXED_TYPES, place).fetchall(),
         rows=rows,
     )
 
@@ -87,6 +90,12 @@ def split_name(table: str) -> tuple[str, str]:
     return schema or _DEFAULT_SCHEMA, name
 
 
+def table_name(table: str) -> str:
+    """Return one and the same name for all ways to name a table: in lower case, without the usual schema."""
+    schema, name = map(same_name, split_name(table))
+    return name if schema == _DEFAULT_SCHEMA else f"{schema}.{name}"
+
+
 def qualified(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     """Return the full quoted name, so that no table or schema elsewhere can be meant."""
     (catalog,) = connection.execute("SELECT current_database()").fetchone() or ("",)
@@ -94,16 +103,17 @@ def qualified(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     return ".".join(map(sql.quoted, (catalog, schema, name)))
 
 
-def check_columns(publication: Publication, target: Target | None) -> SchemaChange:
+def check_columns(publication: Publication, target: Target | None) -> TableChange:
     """Return how the table changes; raise :class:`~ecmbatch.errors.StoreError` if it cannot take the columns."""
     split_name(publication.table)
     change = check_publication(publication, None if target is None else target.schema, same_name=same_name)
     new = publication.schema.names if target is None else change.added
+    types = [(name, publication.schema.field(name).type) for name in new]
+    types += [(column.name, column.after) for column in change.widened]
     problems = [
-        f"column {name!r} is {publication.schema.field(name).type}, which DuckDB cannot keep: "
-        "cast it in the transform"
-        for name in new
-        if duckdb_type(publication.schema.field(name).type) is None
+        f"column {name!r} is {type_}, which DuckDB cannot keep: cast it in the transform"
+        for name, type_ in types
+        if duckdb_type(type_) is None
     ]
     if publication.key:
         problems += [
@@ -112,7 +122,8 @@ def check_columns(publication: Publication, target: Target | None) -> SchemaChan
             if same_name(name) in sql.PLACE_COLUMNS
         ]
     if target is not None:
-        problems += _unfillable(publication, target, change)
+        problems += _unfillable(publication, target)
+        problems += _fixed(target, change)
     if problems:
         raise refused(publication.table, problems)
     return change
@@ -122,21 +133,24 @@ def change_table(
     connection: duckdb.DuckDBPyConnection,
     publication: Publication,
     target: Target | None,
-    change: SchemaChange,
+    change: TableChange,
 ) -> Target:
-    """Create the table or add the columns it lacks, and return it as it is now."""
+    """Create the table, or widen columns and add those it lacks, and return it as it is now."""
     table = qualified(connection, publication.table)
     if target is None:
         schema, _ = split_name(publication.table)
         if schema != _DEFAULT_SCHEMA:
             connection.execute(sql.create_schema(schema))
-        columns = [(field.name, _type_of(publication, field.name)) for field in publication.schema]
+        columns = [(field.name, _type_of(field)) for field in publication.schema]
         if publication.provenance:
             columns.append((PROVENANCE_COLUMN, "VARCHAR"))
         connection.execute(sql.create_table(table, columns))
     else:
+        for column in change.widened:
+            _widen(connection, publication, target, column)
         for name in change.added:
-            connection.execute(sql.add_column(table, name, _type_of(publication, name)))
+            type_ = _type_of(publication.schema.field(name))
+            connection.execute(sql.add_column(table, name, type_))
         if publication.provenance and not has_provenance(target):
             connection.execute(sql.add_column(table, PROVENANCE_COLUMN, "VARCHAR"))
     changed = find_target(connection, publication.table)
@@ -186,7 +200,7 @@ def not_filled(name: str) -> str:
     return f"column {name!r} of the table is NOT NULL without a default, and the rows do not have it"
 
 
-def _unfillable(publication: Publication, target: Target, change: SchemaChange) -> list[str]:
+def _unfillable(publication: Publication, target: Target) -> list[str]:
     delivered = {same_name(name) for name in publication.schema.names}
     problems = [
         f"column {column.name!r} of the table is generated and cannot be delivered"
@@ -199,19 +213,42 @@ def _unfillable(publication: Publication, target: Target, change: SchemaChange) 
     return problems
 
 
-def _type_of(publication: Publication, name: str) -> str:
-    type_ = duckdb_type(publication.schema.field(name).type)
+def _fixed(target: Target, change: TableChange) -> list[str]:
+    return [
+        not_widened(column, f"{reason}: drop that while the run is published, or cast it in the transform")
+        for column in change.widened
+        for name, reason in target.fixed_types
+        if name in (None, column.name)
+    ]
+
+
+def _widen(
+    connection: duckdb.DuckDBPyConnection, publication: Publication, target: Target, column: WidenedColumn
+) -> None:
+    type_ = _type_of(pa.field(column.name, column.after))
+    try:
+        connection.execute(sql.widen_column(target.name, column.name, type_))
+    except (duckdb.ConversionException, duckdb.OutOfRangeException):
+        # DuckDB's words may quote the value.
+        reason = "a stored value is out of its range"
+        raise refused(publication.table, [not_widened(column, reason)], error_class="data") from None
+    except (duckdb.BinderException, duckdb.CatalogException, duckdb.DependencyException) as error:
+        reason = f"DuckDB refuses that: {str(error).splitlines()[0]}"
+        raise refused(publication.table, [not_widened(column, reason)]) from error
+
+
+def _type_of(field: pa.Field) -> str:
+    type_ = duckdb_type(field.type)
     if type_ is None:
-        raise StoreError(f"column {name!r} has a type that DuckDB cannot keep")
+        raise StoreError(f"column {field.name!r} has a type that DuckDB cannot keep")
     return type_
 
 
 def _arrow_schema(connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[Column]) -> pa.Schema:
-    connection.execute("SET arrow_lossless_conversion = true")
-    exported = connection.sql(sql.no_rows(table)).to_arrow_table().schema
+    kinds = connection.sql(sql.no_rows(table)).types
     return pa.schema(
         [
-            pa.field(field.name, arrow_type(field.type), nullable=column.nullable)
-            for field, column in zip(exported, columns, strict=True)
+            pa.field(column.name, column_type(kind), nullable=column.nullable)
+            for kind, column in zip(kinds, columns, strict=True)
         ]
     )

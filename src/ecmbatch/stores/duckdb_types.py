@@ -1,4 +1,4 @@
-"""DuckDB's types and Arrow's, each from the other."""
+"""The DuckDB types of new columns, from the Arrow types of the rows."""
 
 from __future__ import annotations
 
@@ -56,28 +56,6 @@ def duckdb_type(type_: pa.DataType) -> str | None:
     if types.is_nested(type_):
         return _nested(type_)
     return _PLAIN.get(type_)
-
-
-def arrow_type(type_: pa.DataType) -> pa.DataType:
-    """Return the Arrow type of a column as rows to publish would have it, from DuckDB's lossless export.
-
-    DuckDB's own extension types become what holds the same values: HUGEINT a decimal of 38 digits.
-    """
-    if isinstance(type_, pa.BaseExtensionType):
-        if type_.extension_name == "arrow.bool8":
-            return pa.bool_()
-        if type_.extension_name == "arrow.opaque" and type_.type_name in ("hugeint", "uhugeint"):
-            return pa.decimal128(_DECIMAL_DIGITS, 0)
-        return type_
-    if types.is_struct(type_):
-        return pa.struct([field.with_type(arrow_type(field.type)) for field in type_])
-    if types.is_map(type_):
-        return pa.map_(arrow_type(type_.key_type), arrow_type(type_.item_type))
-    if types.is_fixed_size_list(type_):
-        return pa.list_(arrow_type(type_.value_type), type_.list_size)
-    if types.is_list(type_):
-        return pa.list_(arrow_type(type_.value_type))
-    return type_
 
 
 def _decimal(type_: pa.DataType) -> str | None:

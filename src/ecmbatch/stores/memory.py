@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,12 +20,13 @@ from ecmbatch.stores.publication_check import (
     check_head,
     check_publication,
     check_row_count,
+    check_version,
     empty_replace,
     null_keys,
     published_before,
+    refused,
     repeated_stored_keys,
 )
-from ecmbatch.stores.schema_change import SchemaChange
 from ecmbatch.stores.store import (
     PARTITION_COLUMN,
     PROVENANCE_COLUMN,
@@ -34,6 +36,7 @@ from ecmbatch.stores.store import (
     PublishedRows,
     Store,
     StoreType,
+    TableChange,
     TargetTable,
 )
 
@@ -49,6 +52,7 @@ class MemoryTables:
     tables: dict[str, pa.Table] = field(default_factory=dict)
     markers: dict[str, Marker] = field(default_factory=dict)
     heads: dict[tuple[str, str, str], Head] = field(default_factory=dict)
+    versions: Counter[str] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -76,15 +80,19 @@ class MemoryStore(Store):
     def marker(self, run_id: str) -> Marker | None:
         return self.tables.markers.get(run_id)
 
-    def check(self, publication: Publication) -> None:
+    def versions(self) -> Mapping[str, int]:
+        return dict(self.tables.versions)
+
+    def check(self, publication: Publication) -> TableChange:
         stored = self.tables.tables.get(publication.table)
-        check_publication(publication, None if stored is None else stored.schema)
+        return check_publication(publication, None if stored is None else stored.schema)
 
     def publish(self, publication: Publication, at: datetime) -> Marker:
         with self.tables.lock:
             marker = self.tables.markers.get(publication.run_id)
             if marker is not None:
                 return published_before(marker)
+            check_version(publication, self.tables.versions[publication.table])
             crash_point("publish.marker")
             head = self._moved_head(publication)
             crash_point("publish.head")
@@ -100,6 +108,7 @@ class MemoryStore(Store):
             self.tables.tables[publication.table] = table
             if head is not None:
                 self.tables.heads[_head_key(publication)] = head
+            self.tables.versions[publication.table] += 1
             self.tables.markers[publication.run_id] = marker
         crash_point("publish.after_commit")
         return marker
@@ -123,33 +132,45 @@ def _head_key(publication: Publication) -> tuple[str, str, str]:
 
 def _published(publication: Publication, stored: pa.Table | None) -> tuple[pa.Table, PublishedRows]:
     """Return the table as it is after publishing, and what that did to its rows."""
-    change = check_publication(publication, None if stored is None else stored.schema)
-    before = _widened(publication, stored, change)
+    schema = _changed_schema(publication, stored)
+    before = [] if stored is None else stored.to_pylist()
     staged = _staged_rows(publication)
     folds = publication.mode != "append" and bool(publication.key)
     kept = _folded(publication, staged) if folds else staged
-    incoming = [_incoming(publication, before.schema, row) for row in kept]
+    incoming = [_incoming(publication, schema, row) for row in kept]
     match publication.mode:
         case "append":
-            rows, counts = [*before.to_pylist(), *incoming], {"inserted": len(incoming)}
+            rows, counts = [*before, *incoming], {"inserted": len(incoming)}
         case "replace":
-            if not incoming and before.num_rows and not publication.allow_empty:
-                raise empty_replace(publication, before.num_rows)
-            rows, counts = incoming, {"inserted": len(incoming), "deleted": before.num_rows}
+            if not incoming and before and not publication.allow_empty:
+                raise empty_replace(publication, len(before))
+            rows, counts = incoming, {"inserted": len(incoming), "deleted": len(before)}
         case "upsert":
-            rows, counts = _upserted(publication, before.to_pylist(), incoming)
-    table = pa.Table.from_pylist(rows, schema=before.schema)
-    return table, PublishedRows(folded=len(staged) - len(kept), **counts)
+            rows, counts = _upserted(publication, before, incoming)
+    return _table(publication, rows, schema), PublishedRows(folded=len(staged) - len(kept), **counts)
 
 
-def _widened(publication: Publication, stored: pa.Table | None, change: SchemaChange) -> pa.Table:
-    table = publication.schema.empty_table() if stored is None else stored
-    for name in change.added:
-        added = publication.schema.field(name)
-        table = table.append_column(added, pa.nulls(table.num_rows, added.type))
-    if publication.provenance and PROVENANCE_COLUMN not in table.column_names:
-        table = table.append_column(PROVENANCE_COLUMN, pa.nulls(table.num_rows, pa.string()))
-    return table
+def _changed_schema(publication: Publication, stored: pa.Table | None) -> pa.Schema:
+    """Return the columns of the table as they are after publishing."""
+    change = check_publication(publication, None if stored is None else stored.schema)
+    wider = {column.name: column.after for column in change.widened}
+    fields = [
+        field.with_type(wider.get(field.name, field.type))
+        for field in (publication.schema if stored is None else stored.schema)
+    ]
+    fields += [publication.schema.field(name) for name in change.added]
+    if publication.provenance and all(field.name != PROVENANCE_COLUMN for field in fields):
+        fields.append(pa.field(PROVENANCE_COLUMN, pa.string()))
+    return pa.schema(fields)
+
+
+def _table(publication: Publication, rows: Sequence[Row], schema: pa.Schema) -> pa.Table:
+    try:
+        return pa.Table.from_pylist(rows, schema=schema)
+    except (pa.ArrowInvalid, OverflowError):
+        # Arrow's own words may quote the value.
+        reason = "a value is not possible in the type of its column"
+        raise refused(publication.table, [reason], error_class="data") from None
 
 
 def _staged_rows(publication: Publication) -> list[Row]:
@@ -214,7 +235,7 @@ def _hashable(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(_hashable(inner) for inner in value)
     if isinstance(value, dict):
-        return tuple((name, _hashable(inner)) for name, inner in value.items())
+        return tuple((name, _hashable(value[name])) for name in sorted(value))
     # NaN is not equal to itself, but it is one and the same key.
     return _NAN if value != value else value
 

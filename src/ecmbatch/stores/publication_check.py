@@ -11,27 +11,27 @@ from collections.abc import Callable, Iterator, Sequence
 import pyarrow as pa
 
 from ecmbatch.errors import ErrorClass, Fenced, IntegrityError, Problem, StoreError, Superseded
-from ecmbatch.stores.schema_change import SchemaChange, schema_change
-from ecmbatch.stores.store import RESERVED_PREFIX, Head, Marker, Publication
+from ecmbatch.stores.schema_change import schema_change
+from ecmbatch.stores.store import RESERVED_PREFIX, Head, Marker, Publication, TableChange, WidenedColumn
 
 
 def check_publication(
     publication: Publication, stored: pa.Schema | None, *, same_name: Callable[[str], str] = str
-) -> SchemaChange:
+) -> TableChange:
     """Return how the table changes, or raise :class:`~ecmbatch.errors.StoreError` with all reasons against it.
 
     *stored* is the table's schema with its provenance column, ``None`` where there is no table yet.
     *same_name* brings names into the form in which the store compares them.
     """
     problems = list(_problems(publication, same_name))
-    change = schema_change(
+    change, misfits = schema_change(
         publication.schema if stored is None else stored,
         publication.schema,
         evolve=publication.evolve or stored is None,
         provenance=publication.provenance,
         same_name=same_name,
     )
-    problems.extend(change.problems)
+    problems.extend(misfits)
     if stored is not None and publication.mode == "upsert":
         added = set(change.added)
         problems.extend(
@@ -75,6 +75,17 @@ def check_head(publication: Publication, current: Head | None) -> None:
         )
 
 
+def check_version(publication: Publication, current: int) -> None:
+    """Raise :class:`~ecmbatch.errors.Superseded` if the run read its own target and that has moved on since."""
+    expected = publication.expected_version
+    if expected is not None and current != expected:
+        raise Superseded(
+            f"run {publication.run_id} cannot be published any more: it read table {publication.table!r}, which "
+            f"had been published to {_times(expected)} then and {_times(current)} now",
+            hint="start a new run, which reads what is there now",
+        )
+
+
 def check_row_count(publication: Publication, found: int) -> None:
     """Raise :class:`~ecmbatch.errors.IntegrityError` unless the stage holds the rows its manifest counts."""
     expected = sum(file.rows for file in publication.files)
@@ -83,6 +94,14 @@ def check_row_count(publication: Publication, found: int) -> None:
             f"the staged files of run {publication.run_id} hold {found:,} rows but should hold {expected:,}; "
             "nothing was published"
         )
+
+
+def not_widened(column: WidenedColumn, reason: str) -> str:
+    """Return the sentence for a stored column whose type cannot be changed."""
+    return (
+        f"column {column.name!r} would have to become {column.after} instead of {column.before} in the table, "
+        f"but {reason}"
+    )
 
 
 def null_keys(publication: Publication, rows: int) -> StoreError:
@@ -115,6 +134,10 @@ def empty_replace(publication: Publication, stored_rows: int) -> StoreError:
         hint="if that is meant, set allow_empty in the sink",
         error_class="data",
     )
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count:,} times"
 
 
 def _rows(count: int) -> str:

@@ -1,38 +1,36 @@
 """How the columns of a table must change before staged rows fit, decided from two schemas alone.
 
-A column never loses values: a staged type goes into a stored type that holds every value of it (``int32`` into
-``int64``), and every other pair of types is refused by name. Stored columns are never retyped or dropped.
+A column never loses values: a staged type goes into a stored type that holds every value of it (``int8`` into
+``int64``); else the column is widened to the smallest type that holds every value of both (``int32`` and
+``uint32`` become ``int64``); else the rows are refused by name. No column gets narrower or is dropped.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import pyarrow as pa
 from pyarrow import types
 
-from ecmbatch.stores.store import PROVENANCE_COLUMN
+from ecmbatch.stores.store import PROVENANCE_COLUMN, TableChange, WidenedColumn
 
 _INTEGER_DIGITS = {8: 3, 16: 5, 32: 10, 64: 19}
 _UNSIGNED_DIGITS = {8: 3, 16: 5, 32: 10, 64: 20}
+_MOST_DIGITS = 38
 _EXACT_INTEGER_BITS = {16: 11, 32: 24, 64: 53}
 """Bits of a float's width, and how many bits of an integer it holds exactly."""
 _TIME_UNITS = ("s", "ms", "us", "ns")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaChange:
-    """What a publication means for the columns of a stored table.
-
-    ``added`` are staged columns that the table lacks, ``undelivered`` stored ones that the stage lacks (the
-    provenance column apart), each in its own order. ``problems`` are sentences; with any, nothing may be
-    published.
-    """
-
-    added: tuple[str, ...]
-    undelivered: tuple[str, ...]
-    problems: tuple[str, ...]
+_WIDER_NUMBERS = (
+    pa.int16(),
+    pa.uint16(),
+    pa.int32(),
+    pa.uint32(),
+    pa.int64(),
+    pa.uint64(),
+    pa.float32(),
+    pa.float64(),
+)
+"""What two numbers are widened to, decimals apart: the first that holds both."""
 
 
 def schema_change(
@@ -42,10 +40,11 @@ def schema_change(
     evolve: bool,
     provenance: bool,
     same_name: Callable[[str], str] = str,
-) -> SchemaChange:
+) -> tuple[TableChange, list[str]]:
     """Decide how a table with the columns *stored* takes rows with the columns *staged*.
 
-    *same_name* brings names into the form in which the store compares them. With *provenance* the column
+    Returns the change and, as sentences, what is against it; with any, nothing may be published. *same_name*
+    brings names into the form in which the store compares them. With *provenance* the column
     ``_ecm_run_id`` must be there or be added, as any new column.
     """
     stored_fields = {same_name(field.name): field for field in stored}
@@ -58,14 +57,38 @@ def schema_change(
     ]
     new = added + [PROVENANCE_COLUMN] * (provenance and same_name(PROVENANCE_COLUMN) not in stored_fields)
     problems = [] if evolve else [_not_in_frozen_table(name) for name in new]
+    widened = []
     for field in staged:
         target = stored_fields.get(same_name(field.name))
-        if target is not None and not fits(field.type, target.type):
-            problems.append(
-                f"column {field.name!r} is {field.type} in the rows to publish but {target.type} in the table, "
-                "which cannot hold every value of it"
-            )
-    return SchemaChange(added=tuple(added), undelivered=tuple(undelivered), problems=tuple(problems))
+        if target is None or fits(field.type, target.type):
+            continue
+        wider = wider_type(target.type, field.type)
+        if wider is None or not evolve:
+            problems.append(_does_not_fit(field, target, wider))
+        else:
+            widened.append(WidenedColumn(name=target.name, before=target.type, after=wider))
+    change = TableChange(added=tuple(added), widened=tuple(widened), undelivered=tuple(undelivered))
+    return change, problems
+
+
+def wider_type(stored: pa.DataType, staged: pa.DataType) -> pa.DataType | None:
+    """Return the type that holds every value of both, unchanged; ``None`` where there is none.
+
+    That is the stored one where the staged one :func:`fits` it. A number never becomes a text, a date never a
+    timestamp, and a floating point number never a decimal: readers would see other values.
+    """
+    if fits(staged, stored):
+        return stored
+    stored, staged = _plain(stored), _plain(staged)
+    if types.is_null(stored):
+        return staged
+    if _is_number(stored) and _is_number(staged):
+        return _wider_number(stored, staged)
+    if types.is_timestamp(stored) and types.is_timestamp(staged):
+        return pa.timestamp(staged.unit, stored.tz) if (stored.tz is None) == (staged.tz is None) else None
+    if types.is_time(stored) and types.is_time(staged):
+        return staged
+    return _wider_nested(stored, staged)
 
 
 def fits(staged: pa.DataType, stored: pa.DataType) -> bool:
@@ -113,14 +136,21 @@ def _plain(type_: pa.DataType) -> pa.DataType:
 
 
 def _fits_decimal(staged: pa.DataType, stored: pa.DataType) -> bool:
-    if types.is_decimal(staged):
-        digits, scale = staged.precision - staged.scale, staged.scale
-    elif types.is_integer(staged):
-        widths = _INTEGER_DIGITS if types.is_signed_integer(staged) else _UNSIGNED_DIGITS
-        digits, scale = widths[staged.bit_width], 0
-    else:
+    digits = _digits(staged)
+    if digits is None:
         return False
-    return bool(scale <= stored.scale and digits <= stored.precision - stored.scale)
+    whole, scale = digits
+    return bool(scale <= stored.scale and whole <= stored.precision - stored.scale)
+
+
+def _digits(type_: pa.DataType) -> tuple[int, int] | None:
+    """Return how many digits a number has before and behind the point, ``None`` where that is not fixed."""
+    if types.is_decimal(type_):
+        return type_.precision - type_.scale, type_.scale
+    if types.is_integer(type_):
+        widths = _INTEGER_DIGITS if types.is_signed_integer(type_) else _UNSIGNED_DIGITS
+        return widths[type_.bit_width], 0
+    return None
 
 
 def _fits_number(staged: pa.DataType, stored: pa.DataType) -> bool:
@@ -158,6 +188,58 @@ def _fits_struct(staged: pa.DataType, stored: pa.DataType) -> bool:
     )
 
 
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_))
+
+
+def _wider_number(stored: pa.DataType, staged: pa.DataType) -> pa.DataType | None:
+    if not types.is_decimal(stored) and not types.is_decimal(staged):
+        for wider in _WIDER_NUMBERS:
+            if fits(stored, wider) and fits(staged, wider):
+                return wider
+    return _wider_decimal(stored, staged)
+
+
+def _wider_decimal(stored: pa.DataType, staged: pa.DataType) -> pa.DataType | None:
+    both = (_digits(stored), _digits(staged))
+    if None in both:
+        return None
+    (whole, scale), (staged_whole, staged_scale) = (digits for digits in both if digits is not None)
+    scale = max(scale, staged_scale)
+    precision = max(whole, staged_whole) + scale
+    return pa.decimal128(precision, scale) if precision <= _MOST_DIGITS else None
+
+
+def _wider_nested(stored: pa.DataType, staged: pa.DataType) -> pa.DataType | None:
+    if types.is_struct(stored) and types.is_struct(staged):
+        return _wider_struct(stored, staged)
+    if types.is_map(stored) and types.is_map(staged):
+        key = wider_type(stored.key_type, staged.key_type)
+        item = wider_type(stored.item_type, staged.item_type)
+        return None if key is None or item is None else pa.map_(key, item)
+    if not (_is_list(stored) and _is_list(staged)):
+        return None
+    value = wider_type(stored.value_type, staged.value_type)
+    if value is None:
+        return None
+    sizes = {type_.list_size if types.is_fixed_size_list(type_) else None for type_ in (stored, staged)}
+    (size,) = sizes if len(sizes) == 1 else (None,)
+    return pa.list_(value) if size is None else pa.list_(value, size)
+
+
+def _wider_struct(stored: pa.DataType, staged: pa.DataType) -> pa.DataType | None:
+    staged_fields = {field.name: field.type for field in staged}
+    if {field.name for field in stored} != staged_fields.keys():
+        return None
+    members = []
+    for field in stored:
+        wider = wider_type(field.type, staged_fields[field.name])
+        if wider is None:
+            return None
+        members.append(field.with_type(wider))
+    return pa.struct(members)
+
+
 def _is_list(type_: pa.DataType) -> bool:
     return bool(
         types.is_list(type_)
@@ -175,3 +257,15 @@ def _not_in_frozen_table(name: str) -> str:
             '(set "provenance": false in the sink, or add the column)'
         )
     return f"column {name!r} is not in the table and its schema is frozen"
+
+
+def _does_not_fit(staged: pa.Field, stored: pa.Field, wider: pa.DataType | None) -> str:
+    types_ = f"column {staged.name!r} is {staged.type} in the rows to publish but {stored.type} in the table"
+    if wider is None:
+        return (
+            f"{types_}, and no type holds every value of both: cast it in the transform, or deliver it as "
+            "another column"
+        )
+    return (
+        f"{types_}, which cannot hold every value of it, and its schema is frozen: cast it in the transform"
+    )

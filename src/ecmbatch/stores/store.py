@@ -81,12 +81,35 @@ class TargetTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WidenedColumn:
+    """A stored column whose type has to change so that it can hold the staged values too."""
+
+    name: str
+    before: pa.DataType
+    after: pa.DataType
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableChange:
+    """What a publication means for the columns of a stored table; empty where there is no table yet.
+
+    ``added`` are staged columns that the table lacks, ``undelivered`` stored ones that the stage lacks, each
+    in its own order; the provenance column is neither. A renamed column is one of each.
+    """
+
+    added: tuple[str, ...] = ()
+    widened: tuple[WidenedColumn, ...] = ()
+    undelivered: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Publication:
     """Everything a store needs to publish a run; plain values, the same however often it is tried.
 
     ``schema`` is that of the staged rows without ``_ecm_partition``. ``key`` is empty for append and replace
     without a key. ``expected_head`` is the head frozen when the run started. Only ``live`` runs check and
-    move the head; backfills rely on their marker alone.
+    move the head; backfills rely on their marker alone. ``expected_version`` is for a run that read the table
+    it publishes to: the version that the table had then, ``None`` where that does not matter.
     """
 
     run_id: str
@@ -101,6 +124,7 @@ class Publication:
     manifest: str
     live: bool = True
     expected_head: str | None = None
+    expected_version: int | None = None
     window_end: datetime | None = None
     provenance: bool = True
     evolve: bool = True
@@ -122,31 +146,46 @@ class Store(ABC):
     def marker(self, run_id: str) -> Marker | None:
         """Return the marker of a run, if it was published or abandoned."""
 
-    def check(self, publication: Publication) -> None:
-        """Refuse, before a row is read, what :meth:`publish` would refuse whatever the rows are.
+    @abstractmethod
+    def versions(self) -> Mapping[str, int]:
+        """Return how many runs were published to each table, by the names of :meth:`table_name`.
 
-        Called when the run starts with the output schema and no files. Raises
-        :class:`~ecmbatch.errors.StoreError` (mode, key, table or column types do not fit).
+        Counted from the markers, so it only grows; a table that no run was published to is left out.
         """
-        return
+
+    def table_name(self, name: str) -> str:
+        """Return the one name that stands for *name* in :meth:`versions`, however a job writes it."""
+        return name
+
+    def check(self, publication: Publication) -> TableChange:
+        """Tell how :meth:`publish` would change the table's columns, before a row is read.
+
+        Called when the run starts with the output schema and no files. Refuses what ``publish`` would refuse
+        whatever the rows are, as far as that can be known: raises :class:`~ecmbatch.errors.StoreError` (mode,
+        key, table or column types do not fit). Head and version are not looked at.
+        """
+        return TableChange()
 
     @abstractmethod
     def publish(self, publication: Publication, at: datetime) -> Marker:
         """Publish the staged files in one transaction, and return the marker that committed with it.
 
-        In this order: insert the marker; move the head from ``expected_head`` (live runs); fold duplicate
-        keys (the greatest ``order_by``, NULL lowest, a tie and a missing ``order_by`` take the last in
-        (partition, file, row) order); apply the mode; commit. Readers see all of it or nothing.
+        In this order: compare ``expected_version``; insert the marker; move the head from ``expected_head``
+        (live runs); change the columns; fold duplicate keys (the greatest ``order_by``, NULL lowest, a tie
+        and a missing ``order_by`` take the last in (partition, file, row) order); apply the mode; commit.
+        Readers see all of it or nothing.
 
         * Where the marker is already there as published, nothing is written and it is returned as it is.
         * ``append`` inserts every staged row; ``upsert`` changes only delivered columns of stored rows and
           leaves rows that would not change as they are; ``replace`` leaves exactly the staged rows.
-        * New columns are added where ``evolve`` allows it; a column that would lose values refuses the whole.
+        * Where ``evolve`` allows it, new columns are added, and a stored column that cannot hold the staged
+          values gets the type that holds every value of both, whatever the mode. No column gets narrower or
+          is dropped; one that would lose values refuses the whole.
 
         Raises :class:`~ecmbatch.errors.Fenced` (the run was abandoned), :class:`~ecmbatch.errors.Superseded`
-        (the head is another), :class:`~ecmbatch.errors.StoreBusy` (another process holds it; waited in vain),
-        :class:`~ecmbatch.errors.StoreError` (NULL in a key, incompatible types, an empty replace of a table
-        with rows …). After any error the store is as it was.
+        (head or version is another), :class:`~ecmbatch.errors.StoreBusy` (another process holds it; waited
+        in vain), :class:`~ecmbatch.errors.StoreError` (NULL in a key, incompatible types, an empty replace of
+        a table with rows …). After any error the store is as it was.
         """
 
     @abstractmethod
@@ -166,9 +205,12 @@ class StoreType:
     """A registered store: the ``type`` a project file names, how its settings are checked and used.
 
     ``parse_config`` and ``build`` are as for connectors. ``build`` also gets a listener for sentences worth
-    telling the user while the store waits for somebody else.
+    telling the user while the store waits for somebody else. ``source`` gives, for the checked settings, the
+    ``type`` of the connector that reads this store and that connector's settings; ``None`` where jobs cannot
+    read the store.
     """
 
     name: str
     parse_config: Callable[[Mapping[str, Any]], Any]
     build: Callable[[Any, Path, Callable[[str], None]], Store]
+    source: Callable[[Any], tuple[str, Mapping[str, Any]]] | None = None
