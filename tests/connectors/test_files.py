@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ecmbatch.connectors.connector import ReadRequest
 from ecmbatch.connectors.files import FILES, FilesConnector
 from ecmbatch.errors import InvalidDocument, SourceChanged, SourceError
+from ecmbatch.protocol.partitioning.partitions import HashPartitions
 from ecmbatch.testing.connector_contract import read_all
 
 ALL = ReadRequest(path="**/*.parquet")
@@ -250,14 +251,14 @@ def test_a_resumed_scan_decodes_nothing_before_its_row_group(root: Path) -> None
 
 def test_one_scan_feeds_all_partitions(root: Path) -> None:
     write(root / "a.parquet", {"a": [1]})
-    (scan,) = connector_of(root).plan(replace(ALL, key="a", partitions=5)).scans
+    (scan,) = connector_of(root).plan(replace(ALL, partitioning=HashPartitions(key="a", count=5))).scans
     assert scan.partitions == (0, 1, 2, 3, 4)
 
 
 def test_what_makes_no_sense_for_files_is_refused(root: Path) -> None:
     write(root / "a.parquet", {"abc": [1]})
     assert "order_by" in refusal(root, replace(ALL, order_by="abc"))
-    assert "did you mean 'abc'?" in refusal(root, replace(ALL, key="abd", partitions=2))
+    assert "did you mean 'abc'?" in refusal(root, replace(ALL, partitioning=HashPartitions(key="abd", count=2)))
     write(root / "a.parquet", {"_ecm_x": [1]})
     assert "'_ecm_x'" in refusal(root, ALL)
     write(root / "a.parquet", pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))

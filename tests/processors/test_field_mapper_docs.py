@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from ecmbatch.processors.field_mapper.mapping_functions import FUNCTIONS
-from ecmbatch.processors.field_mapper.type_names import parse_type_name
+from ecmbatch.protocol.type_names import parse_type_name
 
 PAGE = (Path(__file__).parents[2] / "docs/reference/field-mapper.md").read_text(encoding="utf-8")
 CONFIGS = [json.loads(block) for block in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]

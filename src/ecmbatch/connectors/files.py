@@ -1,23 +1,19 @@
-"""Reading Parquet files below one folder.
+"""Reading files below one folder: Parquet, CSV and JSON lines.
 
-One scan reads the files in the order of their paths, row group by row group; its cursor is the place of the
-next row, so that a resumed scan opens the right file and decodes nothing before the row group it was in.
-Files are hostile until read: whatever they make the reader raise becomes an error that names the file, and
-every batch is checked in full (offsets, UTF-8) before it is handed on.
+One scan reads the files in the order of their paths; its cursor is the number of a file and a place in it, in the
+words of its format. Which files those are, how they are written and what their columns are is frozen in the
+plan: a resumed scan opens the right file, finds it unchanged, and parses nothing before its place.
 """
 
 from __future__ import annotations
 
 import base64
-from bisect import bisect_right
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from ecmbatch.connectors.columns import check_names, check_request
@@ -31,25 +27,36 @@ from ecmbatch.connectors.connector import (
     Scan,
     ScannedBatch,
 )
+from ecmbatch.connectors.file_formats.csv_settings import CsvSettings
+from ecmbatch.connectors.file_formats.file_format import SourceFile, readable
+from ecmbatch.connectors.file_formats.formats import FormatChoice, FormatName, chosen_format
+from ecmbatch.connectors.file_formats.json_settings import JsonSettings
+from ecmbatch.connectors.file_formats.path_columns import check_apart, path_fields, with_path_columns
 from ecmbatch.connectors.file_list import FrozenFile, check_unchanged, freeze, matching_files, open_frozen
-from ecmbatch.connectors.parquet_schema import fitted, united
-from ecmbatch.errors import EcmbatchError, SourceError, Unreachable
+from ecmbatch.connectors.scan_shares import shares
+from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import Section, parse_model
-
-_READ_AHEAD_BYTES = 1024 * 1024
-"""Column chunks are read through buffers of this size, not as a whole."""
+from ecmbatch.protocol.partitioning.partitions import keep
 
 
 class FilesSource(Section):
-    """Settings of a ``files`` connector: ``root``, relative to the project's folder, confines its jobs."""
+    """Settings of a ``files`` connector: ``root``, relative to the project's folder, confines its jobs.
+
+    ``format`` is that of files whose names do not tell; ``csv`` and ``json`` say how such files are written.
+    """
 
     root: Annotated[str, Field(min_length=1)] = "data"
+    format: FormatName | None = None
+    path_columns: Literal["hive", "none"] = "hive"
+    csv: CsvSettings = CsvSettings()
+    json_: Annotated[JsonSettings, Field(alias="json")] = JsonSettings()
 
 
 class FilesConnector(Connector):
-    """Reads the Parquet files that ``source.path``, a glob below the root, names when a run is planned."""
+    """Reads the files that ``source.path``, a glob below the root, names when a run is planned."""
 
     def __init__(self, settings: FilesSource, folder: Path) -> None:
+        self._settings = settings
         self._root = (folder / Path(settings.root).expanduser()).resolve()
 
     def plan(self, request: ReadRequest) -> ReadPlan:
@@ -63,124 +70,93 @@ class FilesConnector(Connector):
             raise SourceError(
                 "files are read in their own order; source.order_by has no use", hint="leave it out"
             )
-        with _readable(request.path):
-            files = [freeze(self._root, path) for path in matching_files(self._root, request.path)]
-        schema = united((file.path, self._schema_of(file)) for file in files)
+        paths = matching_files(self._root, request.path)
+        choice = chosen_format(paths, self._settings.format, self._settings.csv, self._settings.json_)
+        with readable(request.path, "path"):
+            files = [freeze(self._root, path) for path in paths]
+        schema = self._united(choice, files)
         check_names(schema.names)
         check_request(schema, request)
         resume, reason = _resume_kind(request)
-        scan = Scan(
-            number=0,
-            partitions=tuple(range(request.partitions)),
-            resume=resume,
-            reason=reason,
-            detail={"files": [file.to_json() for file in files], "schema": _schema_to_json(schema)},
-        )
-        return ReadPlan(schema=schema, scans=(scan,))
+        detail = {
+            "files": [file.to_json() for file in files],
+            "format": choice.to_json(),
+            "schema": _schema_to_json(schema),
+            "path_columns": self._settings.path_columns,
+        }
+        scans = [
+            Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
+            for number, partitions in enumerate(shares(request, scans=1))
+        ]
+        return ReadPlan(schema=schema, scans=tuple(scans))
 
     @contextmanager
     def read(
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
-        batches = self._read(request.batch_rows, scan, after)
+        batches = self._read(request, scan, after)
         try:
             yield batches
         finally:
             batches.close()
 
-    def _read(self, batch_rows: int, scan: Scan, after: Cursor | None) -> Generator[ScannedBatch, None, None]:
-        schema = _schema_from_json(scan.detail["schema"])
+    def _read(
+        self, request: ReadRequest, scan: Scan, after: Cursor | None
+    ) -> Generator[ScannedBatch, None, None]:
         files = [FrozenFile.from_json(document) for document in scan.detail["files"]]
-        first = 0 if after is None else int(after["file"])
+        first, place = (0, None) if after is None else _file_and_place(after)
         for number in range(first, len(files)):
-            group, row = (int(after["row_group"]), int(after["row"])) if after and number == first else (0, 0)
-            with self._opened(files[number]) as file, _ParquetRows(files[number].path, file) as rows:
-                for batch, group_after, row_after in rows.batches(group, row, batch_rows):
-                    with _readable(files[number].path):
-                        ready = fitted(batch, schema)
-                    place = {"file": number, "row_group": group_after, "row": row_after}
-                    yield ScannedBatch(ready, None if scan.resume == "none" else place)
-                check_unchanged(file, files[number])
+            for batch, behind in self._batches(request.batch_rows, scan, files[number], place):
+                rows = _of_scan(batch, request, scan)
+                if rows.num_rows:
+                    cursor = None if scan.resume == "none" else {"file": number, **behind}
+                    yield ScannedBatch(rows, cursor)
+            place = None
 
-    def _schema_of(self, file: FrozenFile) -> pa.Schema:
-        with self._opened(file) as opened, _ParquetRows(file.path, opened) as rows:
-            return rows.schema
+    def _batches(
+        self, batch_rows: int, scan: Scan, file: FrozenFile, place: Mapping[str, int] | None
+    ) -> Iterator[tuple[pa.RecordBatch, Mapping[str, int]]]:
+        """Yield the rows of one file behind *place*, and the place behind each batch."""
+        schema = _schema_from_json(scan.detail["schema"])
+        file_format = FormatChoice.from_json(scan.detail["format"]).reader()
+        from_path = path_fields([file.path]) if scan.detail["path_columns"] == "hive" else []
+        in_file = pa.schema(list(schema)[: len(schema) - len(from_path)])
+        with self._opened(file) as opened:
+            for batch, behind in file_format.batches(opened, in_file, place, batch_rows):
+                yield with_path_columns(batch, file.path, schema), behind
+            check_unchanged(opened.opened, file)
+
+    def _united(self, choice: FormatChoice, files: list[FrozenFile]) -> pa.Schema:
+        """Return the columns of all files: those in them, then those that their folders name."""
+        file_format = choice.reader()
+        schema = file_format.unite((file.path, self._learn(file_format, file)) for file in files)
+        if self._settings.path_columns == "none":
+            return schema
+        fields = path_fields([file.path for file in files])
+        check_apart(schema, fields)
+        return pa.schema([*schema, *fields])
+
+    def _learn(self, file_format: Any, file: FrozenFile) -> Any:
+        with self._opened(file) as opened:
+            return file_format.learn(opened)
 
     @contextmanager
-    def _opened(self, file: FrozenFile) -> Iterator[BinaryIO]:
-        with _readable(file.path):
+    def _opened(self, file: FrozenFile) -> Iterator[SourceFile]:
+        with readable(file.path, "file"):
             opened = open_frozen(self._root, file)
         with opened:
-            yield opened
+            yield SourceFile(path=file.path, opened=opened)
 
 
-class _ParquetRows:
-    """The rows of one Parquet file, which may be broken in any way."""
-
-    def __init__(self, path: str, file: BinaryIO) -> None:
-        self._path = path
-        with _readable(path):
-            self._parquet = pq.ParquetFile(file, buffer_size=_READ_AHEAD_BYTES, pre_buffer=False)
-            self.schema: pa.Schema = self._parquet.schema_arrow.remove_metadata()
-            metadata = self._parquet.metadata
-            self._rows_in = [metadata.row_group(at).num_rows for at in range(metadata.num_row_groups)]
-            if min(self._rows_in, default=0) < 0 or sum(self._rows_in) != metadata.num_rows:
-                raise SourceError(f"{path} is not a sound Parquet file: its row counts disagree")
-            check_names(self.schema.names)
-
-    def __enter__(self) -> _ParquetRows:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._parquet.close()
-
-    def batches(self, group: int, row: int, batch_rows: int) -> Iterator[tuple[pa.RecordBatch, int, int]]:
-        """Yield the rows from *row* of row group *group* on, and the row group and row behind each batch."""
-        # The first row behind each row group, counted from the start of the file.
-        ends = list(accumulate(self._rows_in))
-        start = ends[group] - self._rows_in[group] if group < len(ends) else sum(self._rows_in)
-        skip, place = row, start
-        for batch in self._decoded(range(group, len(ends)), batch_rows):
-            place += batch.num_rows
-            kept = batch.slice(skip)
-            skip = max(0, skip - batch.num_rows)
-            if kept.num_rows:
-                at = bisect_right(ends, place)
-                yield kept, at, place - (ends[at - 1] if at else 0)
-        if place != sum(self._rows_in):
-            raise SourceError(
-                f"{self._path} is not a sound Parquet file: it has {place} rows where its footer says "
-                f"{sum(self._rows_in)}"
-            )
-
-    def _decoded(self, groups: range, batch_rows: int) -> Iterator[pa.RecordBatch]:
-        if not groups:
-            return
-        with _readable(self._path):
-            decoding = self._parquet.iter_batches(batch_size=batch_rows, row_groups=list(groups))
-        while True:
-            with _readable(self._path):
-                batch = next(decoding, None)
-                if batch is None:
-                    return
-                batch.validate(full=True)
-            yield batch
+def _of_scan(batch: pa.RecordBatch, request: ReadRequest, scan: Scan) -> pa.RecordBatch:
+    """Return the rows of *batch* that are in the scan's partitions; others are for other scans."""
+    if request.partitioning is None or len(scan.partitions) == request.partitions:
+        return batch
+    return keep(batch, request.partitioning, scan.partitions)
 
 
-@contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Turn whatever a broken file makes the reader raise into an error that names the file."""
-    try:
-        yield
-    except EcmbatchError:
-        raise
-    except PermissionError as error:
-        raise Unreachable(f"the source file {path} cannot be read: {error.strerror}") from error
-    except Exception as error:
-        raise SourceError(
-            f"{path} is not a sound Parquet file ({type(error).__name__})",
-            hint="write it again, or leave it out of source.path",
-        ) from error
+def _file_and_place(cursor: Cursor) -> tuple[int, Mapping[str, int]]:
+    return cursor["file"], {name: value for name, value in cursor.items() if name != "file"}
 
 
 def _resume_kind(request: ReadRequest) -> tuple[ResumeKind, str]:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.types as pat
 
-from ecmbatch.processors.field_mapper.type_names import parse_type_name
+from ecmbatch.protocol.type_names import parse_type_name
 from ecmbatch.processors.field_mapper.values import as_text, convert_or_null
 
 

@@ -15,7 +15,7 @@ from ecmbatch.errors import InvalidDocument, Problem
 from ecmbatch.processors.field_mapper.casts import safe_cast
 from ecmbatch.processors.field_mapper.expressions import Call, Column, Constant, Expression, Now
 from ecmbatch.processors.field_mapper.mapping_functions import FUNCTIONS, MappingFunction
-from ecmbatch.processors.field_mapper.type_names import parse_type_name
+from ecmbatch.protocol.type_names import parse_type_name
 
 _OPTIONS = ("fields", "keep_others")
 _EXPRESSION_KEYS = ("value", "now", *FUNCTIONS)

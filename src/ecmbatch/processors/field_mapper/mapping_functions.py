@@ -13,7 +13,7 @@ from ecmbatch.processors.field_mapper.date_functions import (
     read_output_format,
 )
 from ecmbatch.processors.field_mapper.json_function import json_parse, read_json_type
-from ecmbatch.processors.field_mapper.type_names import parse_type_name
+from ecmbatch.protocol.type_names import parse_type_name
 from ecmbatch.processors.field_mapper.values import Values
 
 Reader = Callable[[object], tuple[object, ...]]

@@ -1,4 +1,4 @@
-"""The names of column types in a job file: ``"int64"``, ``"decimal(10, 2)"``, ``"timestamp[us, UTC]"`` …"""
+"""The names of column types in job and project files: ``int64``, ``decimal(10, 2)``, ``timestamp[us, UTC]`` …"""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ def parse_type_name(name: object) -> pa.DataType:
         return pa.timestamp(match[1], tz=_zone(match[2]))
     guess = get_close_matches(name, _SIMPLE, n=1)
     raise ValueError(f"no type '{name}'" + (f"; did you mean '{guess[0]}'?" if guess else f"; {_names()}"))
+
+
+def type_name(kind: pa.DataType) -> str:
+    """Return the name of *kind*; types without one of their own are called as Arrow calls them."""
+    for name, named in _SIMPLE.items():
+        if kind == named:
+            return name
+    if pa.types.is_decimal128(kind):
+        return f"decimal({kind.precision}, {kind.scale})"
+    return str(kind)
 
 
 def _decimal(precision: int, scale: int) -> pa.DataType:
