@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from ecmbatch.crash_points import crash_point
 from ecmbatch.engine import runner
+from ecmbatch.engine.references import unread_tables
 from ecmbatch.ledger import progress, runs, verdicts
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stage import stage
@@ -81,6 +83,21 @@ def without_fencing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(stage.Stage, "remove", lambda stage, run_id: None)
 
 
+def without_version_check(patch: pytest.MonkeyPatch) -> None:
+    """Publish over a table whatever was published to it since the run has read it."""
+    patch.setattr(duckdb_publish, "check_version", lambda publication, current: None)
+
+
+def with_tables_read_by_every_attempt(patch: pytest.MonkeyPatch) -> None:
+    """Look rows up in what is there now, whatever the run has looked others up in."""
+    patch.setattr(
+        runner,
+        "unread_tables",
+        lambda plan, resources: unread_tables(replace(plan, references={}), resources),
+    )
+    patch.setattr(runner, "staged_tables", lambda run_id, plan, resources: {})
+
+
 MUTATIONS = {
     "without_marker_check": (without_marker_check, "lost_acknowledgement"),
     "without_head_check": (without_head_check, "woken_after_a_newer_run"),
@@ -88,5 +105,7 @@ MUTATIONS = {
     "without_tombstone": (without_tombstone, "woken_after_abandon"),
     "checkpoint_before_file": (checkpoint_before_file, "crash_between_file_and_checkpoint"),
     "without_fencing": (without_fencing, "woken_after_takeover"),
+    "without_version_check": (without_version_check, "woken_after_its_own_table_moved_on"),
+    "with_tables_read_by_every_attempt": (with_tables_read_by_every_attempt, "looked_up_across_a_crash"),
 }
 """What is broken, and the scenario that must notice."""

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from ecmbatch.crash_points import CrashPoint, set_hook
 from ecmbatch.errors import EcmbatchError
 from ecmbatch.project import Project, RunResult
@@ -238,6 +240,44 @@ def woken_late_replace(folder: Path) -> None:
     woken_after_a_newer_run(folder, mode="replace")
 
 
+def woken_after_its_own_table_moved_on(folder: Path) -> None:
+    """A transformation of its own table sleeps just before publishing while another job adds rows to it."""
+    world = World(folder, mode="append")
+    check(world.run().status == "success", "there is a table to transform")
+    doubled = {
+        "job_id": "doubled",
+        "job_type": "transformation",
+        "source": {
+            "store": "context_store",
+            "query": "SELECT context_id, amount * 2 AS amount FROM customers",
+        },
+        "sink": {"store": "context_store", "mode": "replace", "table": "customers"},
+    }
+    write_job(folder, doubled)
+    sleeper = Sleeper(world, "publish.before")
+    write_job(folder, customers_job(partitions=4, mode="append", job_id="more"))
+    check(world.run().status == "success", "the other job is published")
+    sleeper.wake()
+    twice = sorted([*expected(ROWS), *expected(ROWS)], key=repr)
+    check(world.stored() == twice, "rows that were added since the table was read are not lost")
+
+
+def looked_up_across_a_crash(folder: Path) -> None:
+    """The table that rows are looked up in changes between two attempts: all rows find the older one."""
+    lookup = {
+        "processor": "lookup",
+        "config": {"connector": "warehouse", "table": "tiers", "key": "id", "columns": "tier"},
+    }
+    source = {"connector": "warehouse", "query": "SELECT id, amount FROM customers", "order_by": "id"}
+    world = World(folder, mode="append", every_rows=10, source=source, transform=lookup)
+    names = ROWS.column("id")
+    fill_warehouse(folder, pa.table({"id": names, "tier": ["old"] * len(names)}), "tiers")
+    world.crash("checkpoint.after", occurrence=3)
+    fill_warehouse(folder, pa.table({"id": names, "tier": ["new"] * len(names)}), "tiers")
+    check(world.run().status == "success", "the run can be finished")
+    check({row[-1] for row in world.stored()} == {"old"}, "rows before and after the crash find the same")
+
+
 SCENARIOS = {
     scenario.__name__: scenario
     for scenario in (
@@ -251,5 +291,7 @@ SCENARIOS = {
         published_after_its_successor_failed,
         woken_after_a_newer_run,
         woken_late_replace,
+        woken_after_its_own_table_moved_on,
+        looked_up_across_a_crash,
     )
 }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ecmbatch.errors import EcmbatchError, Problem
     from ecmbatch.plugins import Plugins
-    from ecmbatch.processors.functions import processor
+    from ecmbatch.processors.functions import processor, row_processor
     from ecmbatch.project import Project, RunResult
     from ecmbatch.protocol.job import JobDefinition
 
@@ -23,6 +23,7 @@ __all__ = [
     "RunResult",
     "__version__",
     "processor",
+    "row_processor",
 ]
 
 _HOMES = {
@@ -33,6 +34,7 @@ _HOMES = {
     "Project": "project",
     "RunResult": "project",
     "processor": "processors.functions",
+    "row_processor": "processors.functions",
 }
 
 

@@ -11,6 +11,8 @@ from typing import Literal
 CrashPoint = Literal[
     "run.claimed",
     "run.frozen",
+    "stage.reference",
+    "run.references",
     "scan.claimed",
     "scan.leftovers",
     "stage.opened",
@@ -33,8 +35,11 @@ CrashPoint = Literal[
     "finish.before",
     "finish.after",
     "abandon.tombstone",
+    "gc.abandoned",
+    "gc.stage",
+    "gc.history",
 ]
-"""Every instant between two durable effects, in the order of a run."""
+"""Every instant between two durable effects, in the order of a run; then those of giving up and tidying up."""
 
 _hook: Callable[[CrashPoint], None] | None = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.history import History, RunView
@@ -34,13 +34,22 @@ from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.run import CONTINUED_BY_RUN, RunStatus
 from ecmbatch.protocol.scalars import Scalar
 
+if TYPE_CHECKING:
+    from ecmbatch.engine.doctor import Diagnosis
+    from ecmbatch.engine.retention import Collection
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunResult:
-    """How a run ended. ``error`` is what ended it, ``None`` after success."""
+    """How a run ended. ``error`` is what ended it, ``None`` after success.
+
+    ``profile`` tells where the time of the latest attempt went: seconds by phase and by kind of work, rows per
+    second and what bounds them; ``None`` for a run that was refused before it began.
+    """
 
     view: RunView
     error: EcmbatchError | None = None
+    profile: Mapping[str, Any] | None = None
 
     @property
     def run_id(self) -> str:
@@ -138,7 +147,7 @@ class Project:
         return check_job(self._job_file(job).job, self._resources)
 
     def plan(self, job: JobDefinition | Path | str, **options: Any) -> PlanPreview:
-        """Return what :meth:`run` with the same arguments would do; reads no rows and writes nothing."""
+        """Return what :meth:`run` with the same arguments would do; reads a sample of keys at most, and writes nothing."""
         return preview_plan(self._checked(job).job, LaunchOptions(**options), self._resources)
 
     def run(
@@ -239,6 +248,22 @@ class Project:
         """Return the alerts of a run or of all, oldest first; ``delivered_at`` tells those that were told."""
         return self._resources.ledger.verdicts.alerts(run_id=run_id)
 
+    def doctor(self) -> Diagnosis:
+        """Look whether the project is well: everything is looked at, nothing is changed."""
+        from ecmbatch.engine.doctor import examine
+
+        return examine(self._resources)
+
+    def gc(self, *, dry_run: bool = False, orphans: bool = False) -> Collection:
+        """Remove what the project's ``[retention]`` lets go; with *dry_run* only tell what that is.
+
+        *orphans*: also stages of runs that this ledger does not know. What could not be removed is told in
+        the answer.
+        """
+        from ecmbatch.engine.retention import collect_garbage
+
+        return collect_garbage(self._resources, dry_run=dry_run, orphans=orphans)
+
     def _execute(
         self,
         job: JobDefinition,
@@ -262,7 +287,7 @@ class Project:
             runner.execute(run, fence, accept_change=accept_change)
         except EcmbatchError as raised:
             error = raised
-        return RunResult(view=self.history.run(run.run_id), error=error)
+        return RunResult(view=self.history.run(run.run_id), error=error, profile=runner.profile.document())
 
     def _job_of(self, run: RunRecord) -> Path | str:
         """Return where the run's job was: a file of the project, not one of that name where we happen to be."""

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,6 +19,7 @@ from pydantic import Field
 
 from ecmbatch.errors import Problem, UsageError
 from ecmbatch.protocol.document import Many, Section, check_model, invalid, pointer
+from ecmbatch.protocol.duration import Duration
 
 FILE_NAME = "ecmbatch.toml"
 STATE_FOLDER = ".ecmbatch"
@@ -58,12 +60,20 @@ class ProcessorSettings(Section):
     modules: Many[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]] = ()
 
 
+class RetentionSettings(Section):
+    """``[retention]``: what ``ecmbatch gc`` removes, and not before."""
+
+    stages: Duration = timedelta(days=30)
+    history: Duration = timedelta(days=90)
+
+
 class ProjectSettings(Section):
     """The whole file. What stands under a connector or a store besides ``type`` is checked by that type."""
 
     ledger: LedgerSettings = LedgerSettings()
     stage: StageSettings = StageSettings()
     run: RunSettings = RunSettings()
+    retention: RetentionSettings = RetentionSettings()
     connectors: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     stores: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     alerts: dict[Name, AlertSettings] = Field(default_factory=dict)
@@ -97,6 +107,20 @@ class ProjectFile:
             section: {**names, **getattr(self.settings, section)} for section, names in _IMPLIED.items()
         }
         return replace(self, settings=self.settings.model_copy(update=declared))
+
+    def is_implied_connector(self, name: str) -> bool:
+        """Tell whether a connector is there only because every project has it."""
+        return self.settings.connectors[name] == _IMPLIED["connectors"].get(name)
+
+    @property
+    def ledger_path(self) -> Path:
+        """Where the ledger is, or will be."""
+        return self.path(self.settings.ledger.url.removeprefix("sqlite:///"))
+
+    @property
+    def stage_path(self) -> Path:
+        """Where the stage is, or will be."""
+        return self.path(self.settings.stage.url)
 
     def path(self, text: str) -> Path:
         """Resolve a path of the file against the project's folder."""

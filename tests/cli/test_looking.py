@@ -66,7 +66,7 @@ def test_validate_answers_one_job_with_its_findings_and_several_with_a_list(
 def test_plan_does_nothing_and_says_what_would_happen(project: Any, ecmbatch: Ecmbatch) -> None:
     plan = ecmbatch("plan", "people", "--json").document
     assert plan["format"] == "ecmbatch.plan/1"
-    assert (plan["partitions"], plan["sink"]["key"], plan["continues"]) == (1, ["id"], None)
+    assert (len(plan["partitions"]), plan["sink"]["key"], plan["continues"]) == (1, ["id"], None)
     assert "start a new run" in ecmbatch("plan", "people").out
     assert ecmbatch("runs", "--json").document == []
     assert project.rows() == 0

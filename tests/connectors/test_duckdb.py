@@ -12,11 +12,20 @@ from uuid import UUID
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from ecmbatch.connectors.connector import ReadRequest, ScannedBatch
 from ecmbatch.connectors.duckdb import DUCKDB, DuckDBConnector
 from ecmbatch.errors import InvalidDocument, SourceChanged, SourceError, Unreachable
+from ecmbatch.protocol.key_values import encode_key, plain_keys, shown_key
+from ecmbatch.protocol.partitioning.partitions import (
+    HashPartitions,
+    ListPartitions,
+    Partitions,
+    RangePartitions,
+)
+from ecmbatch.protocol.query import placeholders
 from ecmbatch.testing.connector_contract import read_all
 
 TABLE = ReadRequest(table="t")
@@ -109,7 +118,7 @@ def test_a_file_that_this_process_writes_to_is_unreachable(tmp_path: Path) -> No
 
 def test_two_connectors_of_one_process_read_the_same_file(tmp_path: Path) -> None:
     write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT range AS id FROM range(10)")
-    request = replace(TABLE, key="id", partitions=4)
+    request = replace(TABLE, partitioning=HashPartitions(key="id", count=4))
     with connected(tmp_path, scans=2) as one, connected(tmp_path, scans=2) as other:
         assert len(read_rows(one, request)) == len(read_rows(other, request)) == 10
         assert other.plan(request).scans
@@ -120,7 +129,7 @@ def test_two_connectors_of_one_process_read_the_same_file(tmp_path: Path) -> Non
 
 def test_closing_a_connector_does_not_disturb_a_scan_that_is_open(tmp_path: Path) -> None:
     write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT range AS id FROM range(100000)")
-    request = replace(TABLE, key="id", partitions=4, batch_rows=1000)
+    request = replace(TABLE, partitioning=HashPartitions(key="id", count=4), batch_rows=1000)
     with connected(tmp_path, scans=2) as connector:
         scan = connector.plan(request).scans[0]
         with connector.read(request, scan, None) as batches:
@@ -146,8 +155,10 @@ import sys
 from pathlib import Path
 from ecmbatch.connectors.connector import ReadRequest
 from ecmbatch.connectors.duckdb import DUCKDB
+from ecmbatch.protocol.key_values import encode_key, plain_keys, shown_key
+from ecmbatch.protocol.partitioning.partitions import HashPartitions, ListPartitions, Partitions, RangePartitions
 connector = DUCKDB.build(DUCKDB.parse_config({"path": "s.duckdb", "scans": 2}), Path(sys.argv[1]))
-request = ReadRequest(table="t", key="id", partitions=4)
+request = ReadRequest(table="t", partitioning=HashPartitions(key="id", count=4))
 for scan in connector.plan(request).scans:
     with connector.read(request, scan, None) as batches:
         list(batches)
@@ -163,7 +174,7 @@ def test_sorts_larger_than_the_memory_limit_spill_and_are_tidied_up(tmp_path: Pa
         tmp_path / "s.duckdb",
         "CREATE TABLE t AS SELECT hash(range)::VARCHAR AS id, repeat('x', 200) || range AS pad FROM range(600000)",
     )
-    request = replace(TABLE, key="id")
+    request = replace(TABLE, partitioning=HashPartitions(key="id", count=1))
     spill = tmp_path / ".ecmbatch" / "tmp" / "duckdb"
     with connected(tmp_path, memory_limit="100MB", threads=1) as connector:
         (scan,) = connector.plan(request).scans
@@ -265,7 +276,9 @@ def test_a_query_that_is_not_one_statement_is_refused(numbers: DuckDBConnector, 
     ],
 )
 def test_plain_queries_are_read(numbers: DuckDBConnector, query: str) -> None:
-    request = ReadRequest(query=query, key="id", partitions=3, parameters={"least": 0})
+    request = ReadRequest(
+        query=query, partitioning=HashPartitions(key="id", count=3), parameters={"least": 0}
+    )
     assert sorted(row["id"] for row in read_rows(numbers, request)) == list(range(100))  # type: ignore[type-var]
 
 
@@ -323,7 +336,7 @@ def test_reserved_columns_are_refused(numbers: DuckDBConnector) -> None:
 
 
 def test_an_unknown_column_is_answered_with_those_there_are(numbers: DuckDBConnector) -> None:
-    message = refusal(numbers, replace(TABLE, key="nam", partitions=2))
+    message = refusal(numbers, replace(TABLE, partitioning=HashPartitions(key="nam", count=2)))
     assert message == (
         "partitioning.key is 'nam', but the source has no such column; it has id, name | did you mean 'name'?"
     )
@@ -331,7 +344,7 @@ def test_an_unknown_column_is_answered_with_those_there_are(numbers: DuckDBConne
 
 
 def test_nested_keys_are_refused(numbers: DuckDBConnector) -> None:
-    request = ReadRequest(query="SELECT [1] AS many", key="many", partitions=2)
+    request = ReadRequest(query="SELECT [1] AS many", partitioning=HashPartitions(key="many", count=2))
     assert "nested values" in refusal(numbers, request)
 
 
@@ -355,9 +368,9 @@ def test_names_that_do_not_exist_are_refused_in_the_databases_words(numbers: Duc
 def test_a_limit_is_refused_with_several_partitions_and_replayed_with_one(
     numbers: DuckDBConnector, query: str
 ) -> None:
-    request = ReadRequest(query=query, key="id", partitions=2, parameters={"many": 5})
+    request = ReadRequest(query=query, partitioning=HashPartitions(key="id", count=2), parameters={"many": 5})
     assert "LIMIT" in refusal(numbers, request)
-    (scan,) = numbers.plan(replace(request, partitions=1)).scans
+    (scan,) = numbers.plan(replace(request, partitioning=None, order_by="id")).scans
     assert scan.resume == "none" and "LIMIT" in scan.reason
 
 
@@ -388,21 +401,26 @@ def test_the_kind_of_resume_and_its_reason(numbers: DuckDBConnector) -> None:
         (scan,) = numbers.plan(request).scans
         return scan.resume, scan.reason
 
-    assert planned(replace(TABLE, key="id"))[0] == "cursor"
-    assert "'name', source.order_by" in planned(replace(TABLE, key="id", order_by="name"))[1]
+    assert planned(replace(TABLE, partitioning=HashPartitions(key="id", count=1)))[0] == "cursor"
+    assert (
+        "'name', source.order_by"
+        in planned(replace(TABLE, partitioning=HashPartitions(key="id", count=1), order_by="name"))[1]
+    )
     assert planned(TABLE) == (
         "none",
         "there is neither source.order_by nor a partitioning key to order by",
     )
-    assert planned(replace(TABLE, key="id", resumable=False))[0] == "none"
+    assert (
+        planned(replace(TABLE, partitioning=HashPartitions(key="id", count=1), resumable=False))[0] == "none"
+    )
 
 
 def test_one_scan_serves_all_partitions_unless_more_are_asked_for(tmp_path: Path) -> None:
     write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT 1 AS id")
-    request = replace(TABLE, key="id", partitions=5)
+    request = replace(TABLE, partitioning=HashPartitions(key="id", count=5))
     for scans, partitions in (
         (1, [(0, 1, 2, 3, 4)]),
-        (2, [(0, 2, 4), (1, 3)]),
+        (2, [(0, 1), (2, 3, 4)]),
         (9, [(0,), (1,), (2,), (3,), (4,)]),
     ):
         with connected(tmp_path, scans=scans) as connector:
@@ -449,7 +467,7 @@ def test_a_scan_goes_on_exactly_behind_keys_of_any_type(tmp_path: Path, kind: st
         f"CREATE TABLE t AS SELECT CAST(v AS {kind}) AS key, place FROM "
         f"(SELECT v, row_number() OVER () AS place FROM (VALUES {values}) AS given(v)), range(3)",
     )
-    request = replace(TABLE, key="key", partitions=3, batch_rows=2)
+    request = replace(TABLE, partitioning=HashPartitions(key="key", count=3), batch_rows=2)
     with connected(tmp_path, scans=2) as connector:
         seen = 0
         for scan in connector.plan(request).scans:
@@ -469,7 +487,7 @@ def test_text_is_ordered_by_its_bytes_whatever_its_collation(tmp_path: Path) -> 
         "CREATE TABLE t (key VARCHAR COLLATE NOCASE)",
         "INSERT INTO t VALUES ('b'), ('A'), ('a'), ('B'), ('a'), (NULL)",
     )
-    request = replace(TABLE, key="key", batch_rows=1)
+    request = replace(TABLE, order_by="key", batch_rows=1)
     with connected(tmp_path) as connector:
         (scan,) = connector.plan(request).scans
         whole = read_all(connector, request, scan)
@@ -479,6 +497,275 @@ def test_text_is_ordered_by_its_bytes_whatever_its_collation(tmp_path: Path) -> 
             if scanned.cursor is not None:
                 rest = read_all(connector, request, scan, scanned.cursor)
                 assert [each.batch.column("key")[0].as_py() for each in rest] == keys[stop + 1 :]
+
+
+# --- ranges and lists ------------------------------------------------------------------------------------
+
+HARD = {
+    "VARCHAR COLLATE NOCASE": ["NULL", "'A'", "'a'", "'B'", "'ä'", "'Ä'", "''"],
+    "VARCHAR COLLATE NOACCENT": ["'a'", "'ä'", "'A'", "'b'"],
+    "VARCHAR COLLATE de": ["'a'", "'ä'", "'A'", "'z'"],
+    "VARCHAR": [
+        *("NULL", "'it''s'", "'a\"b'", "'%_\\'", "chr(0)", "'a' || chr(0) || 'b'", "'🎈'", "''"),
+        *("chr(10)", "'x; DROP TABLE t; --'", "'$1'"),
+    ],
+    "DOUBLE": ["NULL", "'-0.0'", "'0.0'", "'nan'", "'-inf'", "'inf'", "'5e-324'", "'1e300'", "'0.1'"],
+    "FLOAT": ["'-0.0'", "'0.0'", "'nan'", "'0.1'", "'1e-45'", "'16777217'"],
+    "DATE": [
+        *("NULL", "'-infinity'", "'infinity'", "'5877642-06-25 (BC)'", "'0044-03-15 (BC)'", "'9999-12-31'"),
+        *("'10000-01-01'", "'5000000-01-01'"),
+    ],
+    "TIMESTAMP": [
+        "'-infinity'",
+        "'infinity'",
+        "'0044-03-15 (BC) 10:00'",
+        "'50000-01-01 00:00:00.000001'",
+        "NULL",
+    ],
+    "TIMESTAMPTZ": ["'-infinity'", "'infinity'", "'0044-03-15 (BC) 10:00+00'", "'50000-01-01 00:00+00'", "NULL"],
+    "TIMESTAMP_S": ["'50000-01-01'", "'0044-03-15 (BC)'", "NULL"],
+    "TIMESTAMP_MS": ["'50000-01-01'", "'2024-01-01 00:00:00.001'", "NULL"],
+    "TIME": ["'00:00:00'", "'24:00:00'", "'23:59:59.999999'", "NULL"],
+    "DECIMAL(38,10)": ["0", "0.0000000001", "-0.0000001", "NULL"],
+    "DECIMAL(4,1)": ["-999.9", "0", "999.9", "NULL"],
+    "SMALLINT": ["-32768", "32767", "0", "NULL"],
+    "UTINYINT": ["0", "255"],
+}
+EVERY_KEY = [
+    *((kind, list(dict.fromkeys([*values, *HARD.get(kind, ())]))) for kind, values in KEYS.items()),
+    *((kind, values) for kind, values in HARD.items() if kind not in KEYS),
+]
+
+
+def write_keys(folder: Path, kind: str, values: list[str]) -> None:
+    rows = ", ".join(f"({value})" for value in values)
+    write(
+        folder / "s.duckdb",
+        f"CREATE TABLE t (key {kind}, place BIGINT)",
+        f"INSERT INTO t SELECT v, row_number() OVER () FROM (VALUES {rows}) AS given(v), range(3)",
+    )
+
+
+def partitionings(keys: pa.Array) -> list[Partitions]:
+    """Ranges that begin with each of the *keys*, and two groups of them with any rest."""
+    known = plain_keys(keys).drop_null()
+    if pa.types.is_floating(known.type):
+        known = pc.add(known.filter(pc.is_finite(known)), pa.scalar(0, known.type))
+    known = known.unique().sort()
+    stored, shown = tuple(map(encode_key, known)), tuple(map(shown_key, known))
+    groups = (stored[:1], stored[1:3])
+    return [
+        RangePartitions(key="key", bounds=stored, shown=shown),
+        *(ListPartitions(key="key", names=("a", "b"), groups=groups, default=rest) for rest in ("a", "c")),
+    ]
+
+
+@pytest.mark.parametrize(("kind", "values"), EVERY_KEY, ids=[kind for kind, _ in EVERY_KEY])
+def test_scans_of_ranges_and_lists_read_exactly_their_rows_and_show_how(
+    tmp_path: Path, kind: str, values: list[str]
+) -> None:
+    write_keys(tmp_path, kind, values)
+    query = "SELECT * FROM t WHERE place >= :least AND place < :most + 100"
+    request = ReadRequest(query=query, parameters={"most": 1000, "least": 2}, batch_rows=4)
+    shown: list[tuple[str, list[int]]] = []
+    with connected(tmp_path) as connector:
+        for partitioning in partitionings(connector.sample_keys(request, "key", 1000).keys):
+            request = replace(request, partitioning=partitioning)
+            scans = connector.plan(request).scans
+            assert [scan.partitions for scan in scans] == [(number,) for number in range(partitioning.count)]
+            seen: list[int] = []
+            for scan in scans:
+                read = read_all(connector, request, scan)
+                assigned = [
+                    n for each in read for n in partitioning.assign(each.batch.column("key")).tolist()
+                ]
+                assert set(assigned) <= set(scan.partitions), partitioning
+                shown.append((connector.statement(request, scan) or "", places_of(read)))
+                seen += places_of(read)
+            assert sorted(seen) == list(range(2, 3 * len(values) + 1)), partitioning
+    with duckdb.connect(str(tmp_path / "s.duckdb")) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        for statement, places in shown:
+            rows = database.sql(statement, params=[2, 1000]).to_arrow_table()
+            assert rows.column("place").to_pylist() == places
+
+
+def test_the_statement_of_hash_partitions_names_the_hash(tmp_path: Path) -> None:
+    write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT 1 AS id")
+    request = replace(TABLE, partitioning=HashPartitions(key="id", count=4))
+    with connected(tmp_path, scans=2) as connector:
+        statements = [connector.statement(request, scan) or "" for scan in connector.plan(request).scans]
+    assert [
+        statement.count(f'ecm_hash_1("id") IN ({numbers})')
+        for statement, numbers in zip(statements, ("0, 1", "2, 3"), strict=True)
+    ] == [1, 1]
+
+
+def test_several_ranges_and_lists_may_share_a_scan(tmp_path: Path) -> None:
+    write(
+        tmp_path / "s.duckdb",
+        "CREATE TABLE t AS SELECT CASE WHEN range % 10 = 0 THEN NULL ELSE range END AS id FROM range(100)",
+    )
+    for partitioning in (
+        RangePartitions(key="id", bounds=(20, 40, 60, 80), shown=("20", "40", "60", "80")),
+        ListPartitions(key="id", names=("a", "b"), groups=((1, 2), (3,)), default="c"),
+        ListPartitions(key="id", names=("a", "b", "c"), groups=((1, 2), (3,), (4,)), default="b"),
+    ):
+        request = replace(TABLE, partitioning=partitioning)
+        for scans in (1, 2, 3):
+            with connected(tmp_path, scans=scans) as connector:
+                rows = 0
+                for scan in connector.plan(request).scans:
+                    for scanned in read_all(connector, request, scan):
+                        assigned = partitioning.assign(scanned.batch.column("id")).tolist()
+                        assert set(assigned) <= set(scan.partitions)
+                        rows += scanned.batch.num_rows
+                assert rows == 100
+
+
+def test_ranges_in_order_have_a_scan_each_whatever_the_connector_says(tmp_path: Path) -> None:
+    write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    ranges = RangePartitions(key="id", bounds=(3, 6), shown=("3", "6"), ordered=True)
+    request = replace(TABLE, partitioning=ranges)
+    with connected(tmp_path, scans=1) as connector:
+        assert [scan.partitions for scan in connector.plan(request).scans] == [(0,), (1,), (2,)]
+        assert [row["id"] for row in read_rows(connector, request)] == list(range(10))
+
+
+def test_values_that_no_list_names_stop_the_scan_of_the_rest(tmp_path: Path) -> None:
+    write(
+        tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT * FROM (VALUES ('EU'), (NULL), ('SECRET')) AS v(key)"
+    )
+    lists = ListPartitions(key="key", names=("eu",), groups=(("EU",),))
+    request = replace(TABLE, partitioning=lists)
+    with connected(tmp_path) as connector:
+        scans = connector.plan(request).scans
+        read = [read_all(connector, request, scan) for scan in scans]
+        # The connector gives the row to whoever has the rest; splitting it by the list refuses it.
+        with pytest.raises(SourceError, match="no list partition names"):
+            for scanned in read[1]:
+                lists.assign(scanned.batch.column("key"))
+
+
+def test_a_list_partition_of_one_value_is_not_ordered_by_it(tmp_path: Path) -> None:
+    write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT 'a' AS key, 1 AS id")
+    lists = ListPartitions(key="key", names=("one", "two"), groups=(("a",), ("b", "c")))
+    request = replace(TABLE, partitioning=lists)
+    with connected(tmp_path) as connector:
+        one, two, null = connector.plan(request).scans
+        assert (one.resume, two.resume, null.resume) == ("none", "cursor", "none")
+        assert one.reason == "all rows have one value of 'key': set source.order_by to resume in the middle"
+        assert "ORDER BY" not in (connector.statement(request, one) or "")
+        by_id = connector.plan(replace(request, order_by="id")).scans
+        assert [scan.resume for scan in by_id] == ["cursor"] * 3
+        for default in ("rest", "one"):
+            others = replace(lists, default=default)
+            resumed = [scan.resume for scan in connector.plan(replace(request, partitioning=others)).scans]
+            assert resumed == (["none", "cursor", "cursor"] if default == "rest" else ["cursor", "cursor"])
+
+
+def test_a_limit_is_refused_with_several_ranges_or_groups(tmp_path: Path) -> None:
+    write(tmp_path / "s.duckdb", "CREATE TABLE t AS SELECT range AS id FROM range(10)")
+    request = ReadRequest(query="SELECT * FROM t LIMIT 5")
+    with connected(tmp_path) as connector:
+        for partitioning in (
+            RangePartitions(key="id", bounds=(3,), shown=("3",)),
+            ListPartitions(key="id", names=("a",), groups=((1,),)),
+        ):
+            assert "LIMIT" in refusal(connector, replace(request, partitioning=partitioning))
+        single = replace(request, partitioning=RangePartitions(key="id", bounds=(), shown=()))
+        assert [scan.resume for scan in connector.plan(single).scans] == ["none"]
+
+
+def test_keys_are_sampled_evenly_and_the_same_every_time(tmp_path: Path) -> None:
+    write(
+        tmp_path / "s.duckdb",
+        "CREATE TABLE t AS SELECT CASE WHEN range % 4 = 0 THEN NULL ELSE range END AS key FROM range(200000)",
+    )
+    query = replace(
+        TABLE,
+        table=None,
+        query="SELECT key FROM t WHERE key >= :least OR key IS NULL",
+        parameters={"least": 0},
+    )
+    with connected(tmp_path) as connector:
+        for request in (TABLE, query):
+            sample = connector.sample_keys(request, "key", 10_000)
+            assert (sample.rows, len(sample.keys)) == (200_000, 10_000)
+            assert sample.keys.null_count == pytest.approx(2_500, rel=0.1)
+            assert pc.mean(sample.keys).as_py() == pytest.approx(100_000, rel=0.05)
+            assert connector.sample_keys(request, "key", 10_000).keys.equals(sample.keys)
+        few = connector.sample_keys(replace(TABLE, query="SELECT 1 AS key", table=None), "key", 10)
+        assert (few.keys.to_pylist(), few.rows) == ([1], 1)
+        with pytest.raises(SourceError, match=r"partitioning\.key is 'kee'"):
+            connector.sample_keys(TABLE, "kee", 10)
+
+
+# --- which tables a query reads --------------------------------------------------------------------------
+
+TABLES_READ: list[tuple[str, tuple[str, ...] | None]] = [
+    ("SELECT * FROM t", ("main.t",)),
+    ("SELECT * FROM T", ("main.t",)),
+    ("SELECT * FROM main.t AS x JOIN t AS y USING (id)", ("main.t",)),
+    ("SELECT * FROM t WHERE id = :id", ("main.t",)),
+    ('SELECT * FROM crm."Odd ""name"', ('crm.Odd "name',)),
+    ('SELECT * FROM CRM."odd ""NAME"', ('crm.Odd "name',)),
+    ("SELECT * FROM t WHERE id IN (SELECT id FROM crm.u)", ("crm.u", "main.t")),
+    ("SELECT (SELECT max(id) FROM crm.u) AS m FROM t", ("crm.u", "main.t")),
+    ("SELECT id FROM t UNION ALL SELECT id FROM crm.u", ("crm.u", "main.t")),
+    ("WITH x AS (SELECT * FROM t) SELECT * FROM X", ("main.t",)),
+    ("WITH t AS (SELECT * FROM crm.u) SELECT * FROM t", ("crm.u", "main.t")),
+    ("WITH x AS (WITH y AS (FROM crm.u) FROM y) SELECT * FROM x", ("crm.u",)),
+    ("SELECT 1 AS id", ()),
+    ("SELECT * FROM (VALUES (1)) AS v(id)", ()),
+    ("SELECT * FROM v", None),
+    ("SELECT * FROM V", None),
+    ("SELECT * FROM crm.v", None),
+    ("SELECT * FROM s.main.t", None),
+    ("SELECT * FROM s.t", None),
+    ('SELECT * FROM "a.b"', None),
+    ("SELECT * FROM range(3)", None),
+    ("SELECT macro_that_reads() AS m", None),
+    ("SELECT Macro_That_Reads() AS m FROM t", None),
+    ("SELECT * FROM table_macro()", None),
+    ("SELECT * FROM duckdb_tables()", None),
+    ("SELECT * FROM information_schema.tables", None),
+]
+
+
+@pytest.fixture(scope="module")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DuckDBConnector]:
+    folder = tmp_path_factory.mktemp("schemas")
+    write(
+        folder / "s.duckdb",
+        "CREATE TABLE t AS SELECT 1 AS id",
+        "CREATE SCHEMA crm",
+        "CREATE TABLE crm.u AS SELECT 1 AS id",
+        'CREATE TABLE crm."Odd ""name" AS SELECT 1 AS id',
+        'CREATE TABLE "a.b" AS SELECT 1 AS id',
+        "CREATE VIEW v AS SELECT * FROM crm.u",
+        "CREATE VIEW crm.v AS SELECT * FROM t",
+        "CREATE MACRO macro_that_reads() AS (SELECT max(id) FROM crm.u)",
+        "CREATE MACRO table_macro() AS TABLE SELECT * FROM crm.u",
+    )
+    with connected(folder) as connector:
+        yield connector
+
+
+@pytest.mark.parametrize(("query", "tables"), TABLES_READ, ids=[query for query, _ in TABLES_READ])
+def test_a_plan_names_the_tables_that_are_read(
+    schemas: DuckDBConnector, query: str, tables: tuple[str, ...] | None
+) -> None:
+    assert (
+        schemas.plan(ReadRequest(query=query, parameters=dict.fromkeys(placeholders(query), 1))).tables
+        == tables
+    )
+
+
+def test_a_plan_of_a_table_names_it(schemas: DuckDBConnector) -> None:
+    assert schemas.plan(TABLE).tables == ("main.t",)
+    assert schemas.plan(ReadRequest(table="crm.u")).tables == ("crm.u",)
+    assert schemas.plan(ReadRequest(table="v")).tables is None
 
 
 # --- types ---------------------------------------------------------------------------------------------

@@ -11,13 +11,14 @@ import pytest
 from hypothesis import Phase, settings
 
 from ecmbatch.connectors.connector import Connector, Cursor, ReadPlan, ReadRequest, Scan, ScannedBatch
-from ecmbatch.connectors.key_cursor import encode_key
 from ecmbatch.connectors.memory import MemoryConnector, MemoryRead, memory_type
 from ecmbatch.errors import InvalidDocument, SourceChanged
 from ecmbatch.plugins import Plugins
+from ecmbatch.protocol.key_values import encode_key
+from ecmbatch.protocol.partitioning.partitions import HashPartitions
 from ecmbatch.testing.connector_contract import ConnectorContract, read_all, sample_table
 
-REQUEST = ReadRequest(table="t", key="key", partitions=4, batch_rows=2)
+REQUEST = ReadRequest(table="t", partitioning=HashPartitions(key="key", count=4), batch_rows=2)
 
 
 def test_it_tells_what_was_read() -> None:
@@ -25,7 +26,7 @@ def test_it_tells_what_was_read() -> None:
     first, second = connector.plan(REQUEST).scans
     assert (connector.reads, connector.rows_read) == ([], 0)
     rows = sum(scanned.batch.num_rows for scanned in read_all(connector, REQUEST, second))
-    assert connector.reads == [MemoryRead(1, (1, 3), None)]
+    assert connector.reads == [MemoryRead(1, (2, 3), None)]
     assert connector.rows_read == rows < 9
     with connector.read(REQUEST, first, None) as batches:
         next(batches)

@@ -24,6 +24,7 @@ from ecmbatch.processors.processor import RunFacts
 
 AT = datetime(2026, 3, 1, 12, 30, tzinfo=UTC)
 JOBS = ("flights-context", "flights-incremental")
+ALL_JOBS = (*JOBS, "flights-by-date", "flights-by-origin", "daily-delays")
 
 FLIGHTS_TYPES = {
     **dict.fromkeys(("year", "month", "day", "dep_time", "sched_dep_time", "dep_delay"), pa.int16()),
@@ -150,6 +151,9 @@ def test_a_project_has_all_its_files(built: Path):
         "README.md",
         "changes.py",
         "ecmbatch.toml",
+        "jobs/daily-delays.json",
+        "jobs/flights-by-date.json",
+        "jobs/flights-by-origin.json",
         "jobs/flights-context.json",
         "jobs/flights-incremental.json",
         "warehouse.duckdb",
@@ -255,7 +259,7 @@ def test_both_jobs_write_the_same_records():
     assert incremental["source"]["query"].startswith(full["source"]["query"])
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", ALL_JOBS)
 def test_the_jobs_load(built: Path, job: str):
     jobs = pytest.importorskip("ecmbatch.protocol.job")
     loaded = jobs.load_job((built / "jobs" / f"{job}.json").read_text())

@@ -3,37 +3,74 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import time
+from datetime import UTC, datetime, time
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.feather as feather
 import pyarrow.parquet as pq
 import pytest
+from pydantic import BaseModel
 from typer.main import get_command
 
 import ecmbatch
 from ecmbatch import errors
 from ecmbatch.cli.invocation import Unexpected
 from ecmbatch.cli.main import make_app
-from ecmbatch.connectors.connector import Connector, ReadRequest
+from ecmbatch.connectors.connector import (
+    Connector,
+    ConnectorType,
+    KeySample,
+    ReadPlan,
+    ReadRequest,
+    Scan,
+    ScannedBatch,
+)
+from ecmbatch.connectors.duckdb import DuckDBSource
+from ecmbatch.connectors.file_formats.csv_settings import CsvSettings
+from ecmbatch.connectors.file_formats.json_settings import JsonSettings
+from ecmbatch.connectors.files import FilesSource
 from ecmbatch.demo.project import build_project
+from ecmbatch.engine.profile import PHASES, WORK
+from ecmbatch.processors.filter import FilterConfig
+from ecmbatch.processors.lookup import LookupConfig
+from ecmbatch.processors.processor import ProcessorType, Reference, RunFacts, Transformed
+from ecmbatch.processors.sql import SqlConfig
 from ecmbatch.project_file import ProjectSettings, load_project_file
 from ecmbatch.protocol.job import JobDefinition, load_job
-from ecmbatch.protocol.partitioning import hash_keys, hash_partitions
+from ecmbatch.protocol.partitioning.hashing import hash_keys, hash_partitions
 from ecmbatch.protocol.run import RunStatus
-from ecmbatch.testing.connector_contract import ConnectorContract
+from ecmbatch.stores.duckdb import DuckDBStoreSettings
+from ecmbatch.stores.store import (
+    Head,
+    Marker,
+    Publication,
+    PublishedRows,
+    StagedFile,
+    Store,
+    StoreType,
+    TableChange,
+    TargetTable,
+    WidenedColumn,
+)
 from ecmbatch.testing.crashes import CRASH_POINTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([ROOT / "README.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")])
+_OF_PLUG_INS = ("pyproject", "pyproject.toml", "ecmbatch.toml")
+"""Marks of TOML blocks that belong to a package of a how-to."""
 _BLOCK = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -116,9 +153,7 @@ def test_the_readmes_job_is_the_example_and_fits_the_project_that_init_makes(fli
         assert project.validate(load_job(block.text)).valid
 
 
-@pytest.mark.parametrize(
-    "block", [each for each in blocks("toml") if each.mark not in ("pyproject", "plug-ins")], ids=str
-)
+@pytest.mark.parametrize("block", [each for each in blocks("toml") if each.mark not in _OF_PLUG_INS], ids=str)
 def test_every_project_file_loads_and_its_connectors_and_stores_take_their_settings(
     block: Block, tmp_path: Path
 ) -> None:
@@ -263,6 +298,8 @@ _KEYS_IN_TABLES = {
     "Transform",
     "Sink",
     "HashPartitioning",
+    "RangePartitioning",
+    "ListPartitioning",
     "CheckpointPolicy",
     "Dependency",
     "Retry",
@@ -279,6 +316,131 @@ def _key_lists() -> str:
     lines = text_of("reference/job-file.md").splitlines()
     listing = ("Keys of every rule", "| `row_count`", "| `null_check`", "| `freshness`", "| `description`")
     return "\n".join(re.sub(r"\([^)]*\)", "", line) for line in lines if line.startswith(listing))
+
+
+def code_words(*pages: str) -> set[str]:
+    """Every word that stands alone in code marks, or as a key of JSON or TOML, on any of *pages*."""
+    found: set[str] = set()
+    for page in pages:
+        text = text_of(page)
+        found |= set(re.findall(r"`([^`\n]+)`", text)) | set(re.findall(r'"(\w+)":', text))
+        found |= {key.rpartition(".")[2] for key in found} | set(re.findall(r"^(\w+) =", text, re.MULTILINE))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("settings", "pages"),
+    [
+        (DuckDBSource, ["reference/project-file.md"]),
+        (DuckDBStoreSettings, ["reference/project-file.md"]),
+        (FilesSource, ["reference/files.md", "reference/project-file.md"]),
+        (CsvSettings, ["reference/files.md"]),
+        (JsonSettings, ["reference/files.md"]),
+        (FilterConfig, ["reference/processors.md"]),
+        (LookupConfig, ["reference/processors.md"]),
+        (SqlConfig, ["reference/processors.md"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_every_setting_of_connectors_stores_and_processors_is_told(
+    settings: type[BaseModel], pages: Sequence[str]
+) -> None:
+    known = {field.alias or name for name, field in settings.model_fields.items()}
+    assert known - code_words(*pages) == set()
+
+
+def keys_in(value: Any) -> Iterator[str]:
+    """The keys of a document; not those below what holds columns, parameters or a connector's own values."""
+    for key, inner in value.items():
+        yield key
+        for each in inner if isinstance(inner, list) else [inner]:
+            if isinstance(each, dict) and key not in (
+                "columns",
+                "parameters",
+                "detail",
+                "observed",
+                "expected",
+            ):
+                yield from keys_in(each)
+
+
+_CARRIERS = {
+    "job_id": "carriers",
+    "source": {
+        "connector": "data_warehouse",
+        "query": "SELECT * FROM airlines WHERE carrier >= :least",
+    },
+    "transform": {"processor": "sql", "config": {"query": "SELECT *, upper(name) AS loud FROM batch"}},
+    "sink": {"store": "context_store", "mode": "upsert", "key": "carrier"},
+    "partitioning": {"strategy": "range", "key": "carrier", "bounds": ["M"]},
+    "parameters": {"least": "B"},
+    "validation": {"rules": [{"type": "row_count", "min": 1}]},
+}
+
+
+def test_the_exit_codes_page_tells_every_key_of_plan_and_run_documents(flights: Path) -> None:
+    told = code_words("reference/exit-codes-and-json.md")
+    with ecmbatch.Project.load(flights, environment={}) as project:
+        plan = project.plan(JobDefinition.from_value(_CARRIERS)).document()
+        result = project.run(JobDefinition.from_value(_CARRIERS))
+    assert set(keys_in(plan)) - told == set()
+    assert set(keys_in({**result.document(), "profile": result.profile})) - told == set()
+
+
+def test_the_profile_pages_tell_everything_that_can_bound_a_run() -> None:
+    for page in ("howto/profile.md", "reference/exit-codes-and-json.md"):
+        assert {*PHASES, *WORK} - code_words(page) == set()
+
+
+_NEEDS_NO_RECOVERY = {
+    "error",
+    "invalid_document",
+    "plugin",
+    "usage",
+    "run_already_complete",
+    "run_failed",
+    "run_stopped",
+    "run_abandoned",
+    "unexpected",
+}
+"""Told in full where they occur, or nothing has failed."""
+
+
+def test_the_recovery_how_to_has_every_failure_that_a_user_can_meet() -> None:
+    told = code_words("howto/recover.md")
+    assert {error.code for error in every_error()} - _NEEDS_NO_RECOVERY - told == set()
+
+
+PLUG_IN_WORDS: Sequence[type] = (
+    ConnectorType,
+    Connector,
+    ReadRequest,
+    ReadPlan,
+    Scan,
+    ScannedBatch,
+    KeySample,
+    StoreType,
+    Store,
+    Publication,
+    PublishedRows,
+    Marker,
+    Head,
+    TargetTable,
+    TableChange,
+    WidenedColumn,
+    StagedFile,
+    ProcessorType,
+    RunFacts,
+    Reference,
+    Transformed,
+)
+
+
+@pytest.mark.parametrize("word", PLUG_IN_WORDS, ids=lambda word: word.__name__)
+def test_the_plug_in_page_tells_every_member_of_the_contracts(word: type) -> None:
+    told = {re.sub(r"\(.*|^\w+\.", "", each) for each in code_words("reference/plug-ins.md")}
+    own = {name for name in [*vars(word), *getattr(word, "__annotations__", {})] if not name.startswith("_")}
+    assert {word.__name__, *own} - told == set()
 
 
 def test_the_project_file_page_shows_every_section() -> None:
@@ -373,30 +535,152 @@ def test_every_other_processor_registers(block: Block, tmp_path: Path) -> None:
         assert project.validate(JobDefinition.from_value(job)).problems == []
 
 
-def documented_connector() -> types.ModuleType:
-    (block,) = blocks("python", "connector")
-    module = types.ModuleType("feather_connector")
+# -- plug-ins ---------------------------------------------------------------------------------------
+
+
+def package_of(page: str, folder: Path) -> Path:
+    """Write the files that a page shows, and beside them what pip would make of its ``pyproject.toml``."""
+    found = list(blocks_of(ROOT / "docs" / page))
+    for block in found:
+        if block.mark.endswith(".py"):
+            (folder / block.mark).parent.mkdir(parents=True, exist_ok=True)
+            (folder / block.mark).write_text(block.text, encoding="utf-8")
+    for block in found:
+        if block.mark == "pyproject.toml":
+            install(tomllib.loads(block.text)["project"], folder)
+    return folder
+
+
+def install(project: Any, folder: Path) -> None:
+    information = folder / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+    information.mkdir()
+    metadata = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (information / "METADATA").write_text(metadata)
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in entries.items())]
+    (information / "entry_points.txt").write_text("\n".join(lines))
+
+
+def modules_of(page: str) -> list[Any]:
+    """The test modules that a page shows."""
+    found = [block.mark for block in blocks_of(ROOT / "docs" / page)]
+    return [(page, mark) for mark in found if Path(mark).name.startswith("test_")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [*modules_of("howto/write-a-connector.md"), *modules_of("howto/write-a-store.md")],
+    ids=lambda value: Path(value).stem,
+)
+def test_the_tests_of_the_how_tos_pass(page: str, module: str, tmp_path: Path) -> None:
+    package = package_of(page, tmp_path)
+    path = os.pathsep.join([str(package), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", module],
+        cwd=package,
+        env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+USE = """
+import json, sqlite3, sys
+import ecmbatch
+with ecmbatch.Project.load() as project:
+    report = project.validate(sys.argv[1])
+    plan = project.plan(sys.argv[1])
+    healthy = project.doctor().healthy
+    rows = project.run(sys.argv[1]).rows
+print(json.dumps([report.valid, healthy, plan.document(), rows]))
+"""
+
+
+def used(package: Path, project: Path, job: str) -> Any:
+    """Validate, plan, diagnose and run the job in *project*, in a process that finds *package*."""
+    done = subprocess.run(
+        [sys.executable, "-c", USE, job],
+        cwd=project,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(package), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.slow
+def test_the_connector_how_to_works_in_a_project_as_printed(tmp_path: Path) -> None:
+    page = ROOT / "docs/howto/write-a-connector.md"
+    package = package_of("howto/write-a-connector.md", tmp_path / "package")
+    project = tmp_path / "project"
+    (project / "jobs").mkdir(parents=True)
+    (settings,) = [block.text for block in blocks_of(page) if block.mark == "ecmbatch.toml"]
+    (job,) = [block.text for block in blocks_of(page) if block.mark == "job"]
+    (project / "ecmbatch.toml").write_text(settings)
+    (project / "jobs/customers.json").write_text(job)
+    with closing(sqlite3.connect(project / "crm.db")) as database, database:
+        database.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY, name TEXT, city TEXT)")
+        rows = [(number, f"name {number}", "Bonn") for number in range(1, 1001)]
+        database.executemany("INSERT INTO customers VALUES (?, ?, ?)", rows)
+    valid, healthy, plan, counts = used(package, project, "customers")
+    assert (valid, healthy, counts["inserted"]) == (True, True, 1000)
+    shown = page.read_text(encoding="utf-8")
+    assert plan["scans"][0]["statement"] in shown
+    assert all(f"{each['rows']}  " in shown for each in plan["partitions"])
+
+
+@pytest.mark.slow
+def test_the_store_how_to_works_in_a_project_as_printed(tmp_path: Path) -> None:
+    package = package_of("howto/write-a-store.md", tmp_path / "package")
+    project = tmp_path / "project"
+    (project / "data").mkdir(parents=True)
+    (settings,) = [
+        block.text
+        for block in blocks_of(ROOT / "docs/howto/write-a-store.md")
+        if block.mark == "ecmbatch.toml"
+    ]
+    (project / "ecmbatch.toml").write_text(settings)
+    job = {
+        "job_id": "customers",
+        "source": {"connector": "files", "path": "*.parquet"},
+        "sink": {"store": "context_store", "mode": "upsert", "key": "id"},
+    }
+    (project / "customers.json").write_text(json.dumps(job))
+    pq.write_table(pa.table({"id": [1, 2]}), project / "data/customers.parquet")
+    valid, healthy, _, counts = used(package, project, "customers.json")
+    assert (valid, healthy, counts["inserted"]) == (True, True, 2)
+
+
+def test_the_plug_in_pages_processor_keeps_its_contract() -> None:
+    (block,) = blocks("python", "ecmbatch_upper.py")
+    module = types.ModuleType("ecmbatch_upper")
+    # Annotations are looked up in the module that the class names.
     exec(compile(block.text, str(block), "exec"), vars(module))
-    return module
-
-
-CONNECTOR = documented_connector()
-
-
-class TestDocumentedConnector(ConnectorContract):
-    """The how-to's connector keeps the contract."""
-
-    examples = 5
-
-    def source(self, table: pa.Table, folder: Path) -> tuple[Connector, ReadRequest]:
-        feather.write_feather(table, folder / "rows.arrow")
-        connector = CONNECTOR.FeatherConnector(CONNECTOR.FeatherSettings(), folder)
-        return connector, ReadRequest(path="rows.arrow")
-
-
-def test_the_documented_connector_registers_and_takes_the_documented_settings() -> None:
-    (block,) = blocks("toml", "plug-ins")
     plugins = ecmbatch.Plugins()
-    plugins.connectors.add(CONNECTOR.FEATHER)
-    assert 'type = "feather"\nfolder = "landing"' in block.text
-    plugins.connectors.get("feather").parse_config({"folder": "landing"})
+    plugins.processors.add(module.UPPER)
+    plugin = plugins.processors.get("upper")
+    facts = RunFacts(run_id="r", job_id="j", started_at=datetime(2026, 1, 1, tzinfo=UTC))
+    processor = plugin.build(plugin.parse_config({"column": "name"}), facts)
+    made = processor.process(pa.record_batch({"id": [1, 2], "name": ["a", None]}))
+    assert isinstance(made, pa.RecordBatch)
+    assert made.to_pydict() == {"id": [1, 2], "name": ["A", None]}
+
+
+def test_the_entry_points_of_the_plug_in_page_are_those_of_the_how_tos() -> None:
+    (block,) = [each for each in blocks("toml", "pyproject") if each.page.name == "plug-ins.md"]
+    announced = tomllib.loads(block.text)["project"]["entry-points"]
+    for page in ("write-a-connector.md", "write-a-store.md"):
+        (package,) = [
+            tomllib.loads(each.text)
+            for each in blocks_of(ROOT / "docs/howto" / page)
+            if each.mark == "pyproject.toml"
+        ]
+        entries = package["project"]["entry-points"]
+        shown = [group for group in entries if entries[group].items() <= announced[group].items()]
+        assert shown

@@ -40,13 +40,13 @@ def only_with_rows(function):
 
 def test_processors_are_applied_in_order():
     bound = chain(lambda b: b.rename_columns(["y", "t"]), lambda b: b.select(["t", "y"])).bind(SCHEMA)
-    assert bound.process(BATCH).to_pylist()[0] == {"t": "a", "y": 1}
+    assert bound.process(BATCH).batch.to_pylist()[0] == {"t": "a", "y": 1}
     assert bound.output_schema.names == ["t", "y"]
 
 
 def test_an_empty_chain_hands_batches_on():
     bound = chain().bind(SCHEMA)
-    assert bound.process(BATCH) is BATCH
+    assert bound.process(BATCH).batch is BATCH
     assert bound.output_schema is SCHEMA
 
 
@@ -66,13 +66,13 @@ def test_the_output_schema_is_known_without_rows(data_type):
 
 
 def test_rows_may_be_dropped():
-    assert chain(lambda batch: batch.slice(1)).bind(SCHEMA).process(BATCH).num_rows == 2
+    assert chain(lambda batch: batch.slice(1)).bind(SCHEMA).process(BATCH).batch.num_rows == 2
 
 
 def test_metadata_of_a_schema_is_left_out():
     noted = chain(lambda batch: batch.replace_schema_metadata({"rows": str(batch.num_rows)})).bind(SCHEMA)
     assert noted.output_schema.metadata is None
-    assert noted.process(BATCH).schema.metadata is None
+    assert noted.process(BATCH).batch.schema.metadata is None
 
 
 @pytest.mark.parametrize("result", [None, [1], pa.table({"x": [1]})], ids=lambda value: type(value).__name__)
@@ -173,5 +173,5 @@ def test_a_chain_of_row_local_processors_does_not_see_how_rows_are_cut(cuts):
         lambda batch: batch.rename_columns(["y", "t"]),
     ).bind(SCHEMA)
     bounds = [0, *sorted(cuts), 3]
-    parts = [bound.process(BATCH.slice(a, b - a)) for a, b in itertools.pairwise(bounds)]
-    assert pa.Table.from_batches(parts) == pa.Table.from_batches([bound.process(BATCH)])
+    parts = [bound.process(BATCH.slice(a, b - a)).batch for a, b in itertools.pairwise(bounds)]
+    assert pa.Table.from_batches(parts) == pa.Table.from_batches([bound.process(BATCH).batch])

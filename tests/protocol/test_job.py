@@ -16,7 +16,6 @@ from jsonschema import Draft202012Validator
 
 from ecmbatch.errors import InvalidDocument
 from ecmbatch.protocol.job import (
-    HashPartitioning,
     JobDefinition,
     Transform,
     definition_diff,
@@ -24,6 +23,7 @@ from ecmbatch.protocol.job import (
     json_schema,
     load_job,
 )
+from ecmbatch.protocol.partitioning.declaration import HashPartitioning
 from ecmbatch.protocol.schedule import CronSchedule, EventSchedule, IntervalSchedule, ManualSchedule
 
 ROOT = Path(__file__).parents[2]
@@ -270,7 +270,6 @@ def test_all_problems_come_at_once_with_their_places() -> None:
         "/sorce",
         "/source/batch_rows",
         "/source/conector",
-        "/source/connector",
         "/source/query",
         "/transform/1/config",
         "/transform/1/processor",
@@ -304,20 +303,12 @@ def test_the_corpus_is_there() -> None:
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"job_type": "transformation"}, "/job_type: transformation is not supported in this version yet"),
+        ({"job_type": "transformation"}, "/source: needs a store: a transformation reads one"),
         (
             {"sink": {"store": "s", "mode": "mirror"}},
             "/sink/mode: mirror is not supported in this version yet",
         ),
         ({"sink": {"store": "s", "mode": "scd2"}}, "/sink/mode: scd2 is not supported in this version yet"),
-        (
-            {"partitioning": {"strategy": "range", "key": "k", "bounds": [1]}},
-            "/partitioning/strategy: range is not supported in this version yet",
-        ),
-        (
-            {"partitioning": {"strategy": "list", "key": "k", "values": {"a": ["b"]}}},
-            "/partitioning/strategy: list is not supported in this version yet",
-        ),
         ({"schedule": {"type": "backfill"}}, "/schedule: a backfill is not a schedule"),
         (
             {"checkpoint": {"job_id": "a", "run_id": "run-abc", "partition": 5, "offset": 1}},
@@ -336,11 +327,51 @@ def test_a_checkpoint_record_alone_is_answered_with_a_hint() -> None:
     assert "ecmbatch resume" in problem
 
 
-def test_reading_a_store_is_named_as_not_supported() -> None:
-    problems = problems_with(source={"store": "context_store", "query": "SELECT 1"})
-    assert any(
-        problem.startswith("/source/store: reading from a store is not supported") for problem in problems
-    )
+def test_only_a_transformation_reads_a_store() -> None:
+    source = {"store": "context_store", "query": "SELECT 1 AS id"}
+    (problem,) = problems_with(source=source)
+    assert problem.startswith("/job_type: must be transformation")
+    transformation = {**SMALLEST, "source": source, "job_type": "transformation"}
+    assert load_job(json.dumps(transformation)).source.named.kind == "store"
+    assert problems_with(source={**source, "connector": "c"}, job_type="transformation") != []
+
+
+@pytest.mark.parametrize(
+    "partitioning",
+    [
+        {"strategy": "range", "key": "k", "partitions": 4},
+        {"strategy": "range", "key": "k", "bounds": [1, 2.5], "ordered": True},
+        {"strategy": "range", "key": "k", "bounds": ["2013-01-01", "2013-07-01"]},
+        {"strategy": "list", "key": "k", "values": {"emea": ["DE", "FR"], "amer": ["US"]}},
+        {"strategy": "list", "key": "k", "values": [["DE"], ["US"]], "default": "other"},
+        {"strategy": "list", "key": "k", "values": {"yes": [True], "no": [False]}},
+    ],
+)
+def test_every_strategy_of_the_protocol_is_accepted(partitioning: dict[str, Any]) -> None:
+    assert load_job(json.dumps({**SMALLEST, "partitioning": partitioning})).partitioning is not None
+
+
+@pytest.mark.parametrize(
+    ("partitioning", "says"),
+    [
+        ({"strategy": "range"}, "/partitioning: needs either partitions or bounds"),
+        ({"strategy": "range", "partitions": 2, "bounds": [1]}, "/partitioning: needs either"),
+        ({"strategy": "range", "bounds": []}, "/partitioning/bounds: "),
+        ({"strategy": "range", "bounds": [2, 1]}, "/partitioning/bounds/1: must be greater"),
+        ({"strategy": "range", "bounds": [1, "x"]}, "/partitioning/bounds: mixes number and text"),
+        ({"strategy": "range", "bounds": [None]}, "/partitioning/bounds/0: NULL keys have a partition"),
+        ({"strategy": "range", "bounds": [[1]]}, "/partitioning/bounds/0: must be a text, a number"),
+        ({"strategy": "list"}, "/partitioning/values: is required"),
+        ({"strategy": "list", "values": {}}, "/partitioning/values: "),
+        ({"strategy": "list", "values": {"a": []}}, "/partitioning/values/a: must have at least one value"),
+        ({"strategy": "list", "values": {"a": [1], "b": [1]}}, "/partitioning/values/b/0: is listed twice"),
+        ({"strategy": "list", "values": [[1], [True]]}, "/partitioning/values: mixes boolean and number"),
+        ({"strategy": "rang", "partitions": 2}, "/partitioning: 'strategy' must be one of hash, range, list"),
+    ],
+)
+def test_partitionings_that_mean_nothing_are_refused(partitioning: dict[str, Any], says: str) -> None:
+    problems = problems_with(partitioning={"key": "k", **partitioning})
+    assert any(problem.startswith(says) for problem in problems), problems
 
 
 def test_append_needs_an_upper_bound_too() -> None:
@@ -465,7 +496,7 @@ def test_python_values_that_are_not_json_are_refused() -> None:
 
 def test_the_digest_is_the_same_everywhere() -> None:
     job = load_job(PROTOCOL.read_bytes())
-    assert job.digest(VERSIONS) == "ee04c882aa6d5f24696bed26efa4c05ad4349bfb1a9e5095d2343bac14199fe3"
+    assert job.digest(VERSIONS) == "e32fe930d78eb7a6e2a1d4a29f7ad1f620386ae11f07f365329853044551304a"
 
 
 @pytest.mark.parametrize(

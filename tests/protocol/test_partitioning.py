@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ecmbatch.errors import SourceError
-from ecmbatch.protocol.partitioning import hash_keys, hash_partitions, split
+from ecmbatch.protocol.partitioning.hashing import hash_keys, hash_partitions
+from ecmbatch.protocol.partitioning.partitions import HashPartitions, split
 
 WORD = (1 << 64) - 1
 
@@ -112,7 +113,7 @@ def test_partitions_are_those_of_the_first_version(keys: pa.Array, partitions: l
 
 def test_partitions_are_the_same_in_processes_with_other_hash_seeds() -> None:
     program = (
-        "import pyarrow as pa; from ecmbatch.protocol.partitioning import hash_partitions;"
+        "import pyarrow as pa; from ecmbatch.protocol.partitioning.hashing import hash_partitions;"
         "print(hash_partitions(pa.array([f'customer-{n}' for n in range(200)]), 16).tolist())"
     )
     printed = {
@@ -194,7 +195,7 @@ def test_splitting_keeps_every_row_once_in_its_partition_and_in_order(
     batch = pa.record_batch(
         {"key": pa.array(keys, pa.string()), "row": pa.array(range(len(keys)), pa.int64())}
     )
-    parts = list(split(batch, "key", partitions))
+    parts = list(split(batch, HashPartitions(key="key", count=partitions)))
     assert [partition for partition, _ in parts] == sorted({partition for partition, _ in parts})
     assert sorted(row for _, rows in parts for row in rows.column("row").to_pylist()) == list(
         range(len(keys))

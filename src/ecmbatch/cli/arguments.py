@@ -51,6 +51,9 @@ Workers = Annotated[
         "--workers", min=1, max=256, help="How many scans are read at once. Default: the project's."
     ),
 ]
+Profile = Annotated[
+    bool, typer.Option("--profile", help="Show where the time went, rows per second and what bounds them.")
+]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="Do not show how far the run is.")]
 
 

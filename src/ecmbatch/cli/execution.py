@@ -37,13 +37,13 @@ def execute(
     return result, result.exit_code
 
 
-def answer_result(invocation: Invocation, result: RunResult, exit_code: int) -> int:
-    """Print how a run ended, and return *exit_code*."""
+def answer_result(invocation: Invocation, result: RunResult, exit_code: int, *, profile: bool = False) -> int:
+    """Print how a run ended, with *profile* also where its time went, and return *exit_code*."""
     error = result.error
     if error is not None and invocation.json and exit_code in _ANSWERED_BY_ERROR:
         return invocation.fail(error, run_id=result.run_id)
     # In words, the error follows on standard error.
-    invocation.answer_run(result.view, with_error=False)
+    invocation.answer_run(result.view, with_error=False, profile=result.profile if profile else None)
     if error is not None and not invocation.json:
         invocation.fail(error)
     return exit_code

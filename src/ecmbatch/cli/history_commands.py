@@ -60,5 +60,7 @@ def checkpoints(
 
     invocation.run(run)
     documents = invocation.project.history.checkpoints(run, every=every)
+    if every and invocation.project.history.is_forgotten(run):
+        invocation.note("the run ended long ago: gc has removed all checkpoints but the latest ones")
     invocation.answer(lambda: documents, lambda: checkpoints_table(documents))
     return 0

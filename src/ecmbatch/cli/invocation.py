@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,15 +84,20 @@ class Invocation:
         elif not self.quiet:
             print_text(text())
 
-    def answer_run(self, view: RunView, *, with_error: bool = True) -> None:
+    def answer_run(
+        self, view: RunView, *, with_error: bool = True, profile: Mapping[str, Any] | None = None
+    ) -> None:
         """Print a run; in words without its error, if that is told elsewhere."""
+
+        def document() -> dict[str, Any]:
+            return view.document() if profile is None else {**view.document(), "profile": profile}
 
         def summary() -> RenderableType:
             from ecmbatch.cli.summary import run_summary
 
-            return run_summary(view, with_error=with_error)
+            return run_summary(view, with_error=with_error, profile=profile)
 
-        self.answer(view.document, summary)
+        self.answer(document, summary)
 
     def note(self, text: str) -> None:
         """Tell a person something beside the answer, on standard error."""

@@ -65,7 +65,7 @@ def plan(
     fresh: Fresh = False,
     ignore_dependencies: IgnoreDependencies = False,
 ) -> int:
-    """Show what a run would do. Takes the options of run; reads no rows and writes nothing."""
+    """Show what a run would do. Takes the options of run; reads a sample of keys at most, and writes nothing."""
     from ecmbatch.cli.tables import plan_summary
 
     preview = invocation.project.plan(

@@ -18,6 +18,7 @@ from ecmbatch.cli import (
     job_commands,
     project_commands,
     run_commands,
+    upkeep_commands,
     watermark_commands,
 )
 from ecmbatch.cli.invocation import Invocation
@@ -52,7 +53,7 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_of_all_commands)
-    for group in (project_commands, job_commands, run_commands, history_commands):
+    for group in (project_commands, job_commands, run_commands, history_commands, upkeep_commands):
         group.add_to(app)
     app.add_typer(watermark_commands.make_app())
     return app

@@ -13,6 +13,7 @@ from ecmbatch.cli.arguments import (
     JobArgument,
     NoProgress,
     ParamOption,
+    Profile,
     RunArgument,
     WindowEnd,
     WindowStart,
@@ -41,6 +42,7 @@ def run(
     fresh: Fresh = False,
     ignore_dependencies: IgnoreDependencies = False,
     workers: Workers = None,
+    profile: Profile = False,
     no_progress: NoProgress = False,
 ) -> int:
     """Run a job, or continue its unfinished run. The latter when the job is still the same."""
@@ -64,7 +66,7 @@ def run(
         ),
         progress=not no_progress,
     )
-    return answer_result(invocation, result, exit_code)
+    return answer_result(invocation, result, exit_code, profile=profile)
 
 
 def resume(
@@ -82,6 +84,7 @@ def resume(
         ),
     ] = False,
     workers: Workers = None,
+    profile: Profile = False,
     no_progress: NoProgress = False,
 ) -> int:
     """Continue a run from its checkpoints. After a failed validation it is judged again by the rules now."""
@@ -102,7 +105,7 @@ def resume(
         ),
         progress=not no_progress,
     )
-    return answer_result(invocation, result, exit_code)
+    return answer_result(invocation, result, exit_code, profile=profile)
 
 
 def stop(invocation: Invocation, run: RunArgument) -> int:

@@ -40,14 +40,18 @@ _DIGEST = re.compile("[0-9a-f]{12}")
 _OUTCOMES = ("inserted", "updated", "unchanged", "outdated", "deleted")
 
 
-def run_summary(view: RunView, *, with_error: bool = True) -> RenderableType:
-    """Return what a person wants to know of a run."""
+def run_summary(
+    view: RunView, *, with_error: bool = True, profile: Mapping[str, Any] | None = None
+) -> RenderableType:
+    """Return what a person wants to know of a run, and where its time went if there is a *profile*."""
     document = view.document()
     if not with_error:
         document["error"] = None
     parts: list[RenderableType] = [_title(view), _facts(view, document)]
     if document["validation"] and document["validation"]["rules"]:
         parts.append(_rules(document["validation"]))
+    if profile is not None:
+        parts.append(_profile(profile))
     return Group(*parts)
 
 
@@ -102,6 +106,9 @@ def _lines(view: RunView, document: Mapping[str, Any]) -> Iterator[tuple[str, st
     if view.partitions:
         yield "partitions", _partitions(view, document["partitions"])
         yield "rows", _counted(rows, ("read", "filtered", "staged"))
+        for step in document["processors"]:
+            if step["counts"]:
+                yield step["processor"], _counted(step["counts"], tuple(step["counts"]))
     if publication := document["publication"]:
         yield "published", f"{publication['store']}.{publication['table']} ({publication['mode']})"
         yield "", _counted(rows, (*_OUTCOMES, "folded"))
@@ -138,6 +145,19 @@ def _time(view: RunView) -> str:
     if view.run.attempt == 1 and seconds > 0 and view.rows_read:
         text += f", {view.rows_read / seconds:,.0f} rows/s"
     return text
+
+
+def _profile(profile: Mapping[str, Any]) -> Table:
+    table = facts_table()
+    phases = (f"{name} {seconds:.2f} s" for name, seconds in profile["phases"].items())
+    table.add_row("  profile", f"{profile['seconds']:.2f} s: {', '.join(phases)}")
+    work = (f"{name} {seconds:.2f} s" for name, seconds in profile["work"].items())
+    table.add_row("  in scans", f"{', '.join(work)} (of all threads)")
+    if profile["rows_per_second"] is not None:
+        table.add_row("", f"{profile['rows']:,} rows, {profile['rows_per_second']:,} rows/s while reading")
+    if profile["advice"]:
+        table.add_row("  bound by", profile["advice"])
+    return table
 
 
 def _next(view: RunView) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ecmbatch.ledger.records import Watermark
 
 _RUN_ID_WIDTH = 36
+_SHOWN_PARTITIONS = 40
+_SHOWN_STATEMENTS = 2
 
 
 def runs_table(views: Sequence[RunView]) -> RenderableType:
@@ -83,7 +85,7 @@ def plan_summary(plan: Mapping[str, Any]) -> RenderableType:
         "because": plan["reason"],
         "window": interval(plan["window"]["start"], plan["window"]["end"]),
         "parameters": ", ".join(f"{name} = {value}" for name, value in plan["parameters"].items()) or "–",
-        "reads": f"{source['connector']}: {_columns(source['columns'])}",
+        "reads": f"{source.get('connector') or source['store']}: {_columns(source['columns'])}",
         "transforms": ", ".join(each["processor"] for each in plan["transform"]) or "–",
         "publishes": f"{sink['store']}.{sink['table']} ({sink['mode']}): {_columns(sink['columns'])}",
         "key": ", ".join(sink["key"]) or "–",
@@ -95,15 +97,42 @@ def plan_summary(plan: Mapping[str, Any]) -> RenderableType:
         table.add_row("  note", Text(visible(note), style="yellow"))
     for reason in plan["unmet_dependencies"]:
         table.add_row("  not yet", Text(visible(reason), style="red"))
-    return Group(Text(plan["job_id"], style="bold"), table, _scans(plan))
+    return Group(
+        Text(plan["job_id"], style="bold"), table, _partitions(plan), *_reasons(plan), *_statements(plan)
+    )
 
 
-def _scans(plan: Mapping[str, Any]) -> Table:
-    table = _table(">scan", "partitions", "resume", "reason")
-    for scan in plan["scans"]:
-        partitions = ", ".join(str(each) for each in scan["partitions"])
-        table.add_row(str(scan["scan"]), partitions, scan["resume"], Text(visible(scan["reason"])))
+def _partitions(plan: Mapping[str, Any]) -> Table:
+    table = _table(">partition", "rows", ">about", ">scan", "resume")
+    for each in plan["partitions"][:_SHOWN_PARTITIONS]:
+        about = each["estimated_rows"]
+        table.add_row(
+            str(each["partition"]),
+            Text(visible(each["rows"])),
+            "" if about is None else f"{about:,}",
+            str(each["scan"]),
+            each["resume"],
+        )
+    if (more := len(plan["partitions"]) - _SHOWN_PARTITIONS) > 0:
+        table.add_row("", f"and {more} more partitions, all of them with --json")
     return table
+
+
+def _reasons(plan: Mapping[str, Any]) -> Iterator[Text]:
+    """Say once, and not for every scan, why partitions resume as they do."""
+    for resume, reason in dict.fromkeys((scan["resume"], scan["reason"]) for scan in plan["scans"]):
+        yield Text(visible(f"resume {resume}: {reason}"), style="dim")
+
+
+def _statements(plan: Mapping[str, Any]) -> Iterator[Text]:
+    asked = [scan for scan in plan["scans"] if scan["statement"] is not None]
+    for scan in asked[:_SHOWN_STATEMENTS]:
+        yield Text(f"query of scan {scan['scan']}", style="dim")
+        yield Text(visible(scan["statement"]))
+    if len(asked) > _SHOWN_STATEMENTS:
+        yield Text(f"and {len(asked) - _SHOWN_STATEMENTS} more queries, all of them with --json", style="dim")
+    for number, value in enumerate(asked[0]["values"] if asked else (), start=1):
+        yield Text(visible(f"${number} = {value}"))
 
 
 def _columns(columns: Mapping[str, str]) -> str:

@@ -37,26 +37,32 @@ def check_names(names: Sequence[str], *, fold_case: bool = False) -> None:
         if name.lower().startswith(RESERVED_PREFIX):
             raise SourceError(
                 f"the source has a column '{name}'; names that start with {RESERVED_PREFIX} are reserved",
-                hint="give it another name, in a query with AS, or leave it out",
+                hint="give it another name, in a query with AS, or leave it out: in DuckDB "
+                f"SELECT * EXCLUDE ({name})",
             )
 
 
 def check_request(schema: pa.Schema, request: ReadRequest) -> None:
     """Raise :class:`~ecmbatch.errors.SourceError` where key or order column are missing or unfit."""
     for field, name in (("partitioning.key", request.key), ("source.order_by", request.order_by)):
-        if name is None:
-            continue
-        if name not in schema.names:
-            raise SourceError(
-                f"{field} is '{name}', but the source has no such column; it has {_listed(schema.names)}",
-                hint=did_you_mean(name, schema.names),
-            )
-        kind = schema.field(name).type
-        if pa.types.is_nested(kind):
-            raise SourceError(
-                f"{field} is '{name}', a column of type {kind}; nested values cannot be hashed or ordered",
-                hint="use a column of numbers, text, binary, dates, times, booleans or UUIDs",
-            )
+        if name is not None:
+            check_column(schema, field, name)
+
+
+def check_column(schema: pa.Schema, field: str, name: str) -> None:
+    """Raise :class:`~ecmbatch.errors.SourceError` where the column that *field* of a job names is missing or
+    cannot be compared."""
+    if name not in schema.names:
+        raise SourceError(
+            f"{field} is '{name}', but the source has no such column; it has {_listed(schema.names)}",
+            hint=did_you_mean(name, schema.names),
+        )
+    kind = schema.field(name).type
+    if pa.types.is_nested(kind):
+        raise SourceError(
+            f"{field} is '{name}', a column of type {kind}; nested values cannot be hashed or ordered",
+            hint="use a column of numbers, text, binary, dates, times, booleans or UUIDs",
+        )
 
 
 def _listed(names: Sequence[str]) -> str:

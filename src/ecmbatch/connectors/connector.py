@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from ecmbatch.protocol.partitioning.partitions import Partitions
 from ecmbatch.protocol.scalars import Scalar
 
 ResumeKind = Literal["cursor", "position", "none"]
@@ -32,20 +33,29 @@ class ReadRequest:
     """What a job asks its connector to read: names and plain values, the same in every attempt of a run.
 
     Exactly one of ``query``, ``table`` and ``path`` is set. ``parameters`` holds one value for every
-    ``:name`` of the query. ``key`` is the partitioning key, ``None`` where the job has one partition.
-    ``order_by`` names the resume order; without it the key is used. With ``resumable`` false the user
-    chose to replay partial partitions from their start, and no order is needed.
+    ``:name`` of the query. ``partitioning`` says which rows belong to which partition; without it there is
+    one. ``order_by`` names the resume order; without it the partitioning key is used. With ``resumable``
+    false the user chose to replay partial partitions from their start, and no order is needed.
     """
 
     query: str | None = None
     table: str | None = None
     path: str | None = None
     parameters: Mapping[str, Scalar] = field(default_factory=dict)
-    key: str | None = None
-    partitions: int = 1
+    partitioning: Partitions | None = None
     order_by: str | None = None
     resumable: bool = True
     batch_rows: int = 65_536
+
+    @property
+    def key(self) -> str | None:
+        """The partitioning key; ``None`` where the job has one partition."""
+        return None if self.partitioning is None else self.partitioning.key
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions there are."""
+        return 1 if self.partitioning is None else self.partitioning.count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,10 +73,14 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadPlan:
-    """How the source will be read. Every partition 0 … n−1 is in exactly one scan."""
+    """How the source will be read. Every partition 0 … n−1 is in exactly one scan.
+
+    ``tables`` are those that are read, as ``schema.table``, ``None`` where that is not known.
+    """
 
     schema: pa.Schema
     scans: tuple[Scan, ...]
+    tables: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +92,17 @@ class ScannedBatch:
 
     batch: pa.RecordBatch
     cursor: Cursor | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeySample:
+    """Some of a source's keys, evenly taken from its rows, NULLs included; all of them where they are few.
+
+    ``rows`` is how many rows the source has, ``None`` where only its beginning was looked at.
+    """
+
+    keys: pa.Array
+    rows: int | None
 
 
 class Connector(ABC):
@@ -110,13 +135,31 @@ class Connector(ABC):
         """Open *scan* and yield its rows, those after the cursor *after*, in the same order every time.
 
         All rows of the source that belong to the scan's partitions are yielded, and no others: the engine
-        splits them by :func:`~ecmbatch.protocol.partitioning.hash_partitions`. Batches have at most
+        splits them by ``request.partitioning.assign``. Batches have at most
         ``request.batch_rows`` rows and the plan's schema. The last batch of a resumable scan has a cursor.
         With ``scan.resume == "none"`` *after* is always ``None``. Leaving the context releases everything.
 
         Raises :class:`~ecmbatch.errors.SourceChanged` when the source is no longer what was planned,
         :class:`~ecmbatch.errors.SourceError` or :class:`~ecmbatch.errors.Unreachable` as :meth:`plan` does.
         """
+
+    def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
+        """Return about *size* values of the column *key* of what *request* reads, for bounds and estimates.
+
+        Connectors that can ask their source for a sample do; others read its first million rows.
+        """
+        from ecmbatch.connectors.key_sample import sample_by_reading
+
+        return sample_by_reading(self, request, key, size)
+
+    def statement(self, request: ReadRequest, scan: Scan) -> str | None:
+        """Return what *scan* asks its source for, as ``plan`` shows it: the exact query with ``$1``, ``$2`` …
+        for the values of ``request.parameters``; ``None`` for sources that are not asked in a language."""
+        return None
+
+    def ping(self) -> None:
+        """Reach the source and return; raises as :meth:`plan` does. For ``doctor``."""
+        return
 
     def close(self) -> None:
         """Release what is kept between scans; a later :meth:`plan` or :meth:`read` opens it again."""

@@ -23,7 +23,6 @@ Rows of one key keep the source's own order, which costs about a tenth: DuckDB's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,11 +33,12 @@ import duckdb
 import pyarrow as pa
 from pydantic import Field
 
-from ecmbatch.connectors.columns import check_names, check_request
+from ecmbatch.connectors.columns import RESERVED_PREFIX, check_column, check_names, check_request
 from ecmbatch.connectors.connector import (
     Connector,
     ConnectorType,
     Cursor,
+    KeySample,
     ReadPlan,
     ReadRequest,
     ResumeKind,
@@ -46,18 +46,22 @@ from ecmbatch.connectors.connector import (
     ScannedBatch,
 )
 from ecmbatch.connectors.duckdb_columns import quoted, readable_columns, uuid_columns, with_uuids
-from ecmbatch.connectors.duckdb_database import DuckDBDatabase, DuckDBRows, defined, refusals
-from ecmbatch.connectors.key_cursor import decode_key, encode_key
+from ecmbatch.connectors.duckdb_database import DuckDBDatabase, DuckDBRows, refusals
+from ecmbatch.connectors.duckdb_partitions import Key, of_partitions, shown_conditions
+from ecmbatch.connectors.duckdb_syntax import check_is_select, is_limited, selects_rows, tables_read
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
+from ecmbatch.connectors.scan_shares import shares
 from ecmbatch.errors import SourceChanged, SourceError
 from ecmbatch.protocol.document import Matching, Section, parse_model
-from ecmbatch.protocol.partitioning import hash_partitions
+from ecmbatch.protocol.key_values import decode_key, encode_key, plain_keys
+from ecmbatch.protocol.partitioning.partitions import HashPartitions, ListPartitions, Partitions
 from ecmbatch.protocol.query import bind
 from ecmbatch.protocol.scalars import Scalar
 
 _LAST = "_ecm_last"
 _ROW = "_ecm_row"
 _SPILL = Path(".ecmbatch", "tmp", "duckdb")
+_SCANS_OF_ROWS = 16
 
 
 class DuckDBSource(Section):
@@ -69,7 +73,7 @@ class DuckDBSource(Section):
     """
 
     path: Annotated[str, Field(min_length=1)]
-    scans: Annotated[int, Field(ge=1, le=256)] = 1
+    scans: Annotated[int, Field(ge=1, le=256)] | None = None
     max_connections: Annotated[int, Field(ge=1, le=256)] | None = None
     memory_limit: Annotated[
         str, Matching(r"\d{1,6}(\.\d{1,3})? ?([KMGT]i?B)", "a size such as 1GB or 512MiB")
@@ -114,8 +118,10 @@ class DuckDBConnector(Connector):
     def plan(self, request: ReadRequest) -> ReadPlan:
         with self._database.connection() as connection, refusals():
             source = _source(connection, request)
-            limited = request.query is not None and _is_limited(connection, source.sql)
+            limited = request.query is not None and is_limited(connection, source.sql)
             schema = _schema(connection, source)
+            tables = tables_read(connection, source.sql)
+            most_scans = self._scans or _default_scans(connection, source, request)
         check_request(schema, request)
         if limited and request.partitions > 1:
             raise SourceError(
@@ -123,26 +129,49 @@ class DuckDBConnector(Connector):
                 f"{request.partitions} partitions: each would take other rows",
                 hint="leave it out, or leave partitioning out",
             )
-        resume, reason = _resume_kind(request, limited=limited)
         detail = {"order_by": _order_column(request), "columns": source.named_types}
-        scans = tuple(
-            Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
-            for number, partitions in enumerate(_shares(request.partitions, self._scans))
-        )
-        return ReadPlan(schema=schema, scans=scans)
+        scans = []
+        for number, partitions in enumerate(shares(request, most_scans)):
+            resume, reason = _resume_kind(request, partitions, limited=limited)
+            scans.append(
+                Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
+            )
+        return ReadPlan(schema=schema, scans=tuple(scans), tables=tables)
+
+    def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
+        with self._database.connection() as connection, refusals():
+            source = _source(connection, request)
+            check_column(_schema(connection, source), "partitioning.key", key)
+            column = f"SELECT {quoted(key)} FROM ({source.readable})"
+            ((rows,),) = connection.execute(f"SELECT count(*) FROM ({column})", source.values).fetchall()
+            sampled = f"SELECT * FROM ({column}) USING SAMPLE reservoir({size} ROWS) REPEATABLE (1)"
+            table = _relation(connection, sampled, source.values).to_arrow_table()
+        return KeySample(keys=plain_keys(table.column(0).combine_chunks()), rows=rows)
+
+    def statement(self, request: ReadRequest, scan: Scan) -> str:
+        with self._database.connection() as connection, refusals():
+            source = _source(connection, request)
+            key = _key(source, _schema(connection, source), request)
+            return _scan_sql(source, shown_conditions(key, request, scan), _order_of(request, scan))
+
+    def ping(self) -> None:
+        self._database.ping()
 
     @contextmanager
     def read(
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
-        order = None if scan.resume == "none" else _order_column(request)
+        order = _order_of(request, scan)
         with self._database.connection() as connection, ExitStack() as opened:
             with refusals():
                 source = _source(connection, request)
                 _check_unchanged(source, scan)
-                conditions = opened.enter_context(_of_partitions(connection, source, request, scan))
+                schema = _schema(connection, source)
+                conditions = opened.enter_context(
+                    of_partitions(connection, _key(source, schema, request), request, scan)
+                )
                 if order is not None and after is not None:
-                    conditions.append(_after(connection, source, order, after))
+                    conditions.append(_after(connection, source, schema.field(order).type, order, after))
                 sql = _scan_sql(source, conditions, order)
                 rows = opened.enter_context(DuckDBRows(connection, sql, source.values, request.batch_rows))
             # What the reader of the batches raises is not the source's: no refusals from here on.
@@ -160,11 +189,11 @@ def _source(connection: duckdb.DuckDBPyConnection, request: ReadRequest) -> _Sou
     """Return *request* as DuckDB takes it, or raise what DuckDB and we have against it."""
     if request.query is None:
         assert request.table is not None  # a request names one of those that DUCKDB.fields lists
-        sql, values = f"SELECT * FROM {_table(request.table)}", []
+        sql, values = _whole_table(connection, request.table), []
     else:
         bound = bind(request.query, "numbered")
         sql, values = bound.sql, [request.parameters[name] for name in bound.names]
-        _check_statement(connection, sql)
+        check_is_select(connection, sql)
     # Wrapped, DuckDB refuses whatever is not a plain SELECT; and it renames duplicates, so ask for them first.
     wrapped = _relation(connection, f"SELECT * FROM (\n{sql}\n) AS source", values)
     check_names(_relation(connection, sql, values).columns, fold_case=True)
@@ -177,25 +206,19 @@ def _relation(
     return connection.sql(sql, params=list(values) or None)
 
 
+def _whole_table(connection: duckdb.DuckDBPyConnection, name: str) -> str:
+    """Return the query for a table, without the columns that a store of ours has added to it."""
+    sql = f"SELECT * FROM {_table(name)}"
+    ours = [
+        column
+        for column in _relation(connection, sql, []).columns
+        if column.lower().startswith(RESERVED_PREFIX)
+    ]
+    return f"SELECT * EXCLUDE ({', '.join(map(quoted, ours))}) FROM {_table(name)}" if ours else sql
+
+
 def _table(name: str) -> str:
     return ".".join(quoted(part) for part in name.split("."))
-
-
-def _check_statement(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    statements = connection.extract_statements(sql)
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise SourceError("the query must be one SELECT; sources are only read")
-
-
-def _is_limited(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Return whether the outermost query takes some of its rows only: LIMIT, OFFSET or a sample."""
-    ((text,),) = connection.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
-    parsed = json.loads(text)
-    if parsed["error"]:
-        raise SourceError("the query must be one SELECT; sources are only read")
-    node = parsed["statements"][0]["node"]
-    has_limit = any(modifier["type"] == "LIMIT_MODIFIER" for modifier in node["modifiers"])
-    return has_limit or node.get("sample") is not None
 
 
 def _schema(connection: duckdb.DuckDBPyConnection, source: _Source) -> pa.Schema:
@@ -207,7 +230,18 @@ def _order_column(request: ReadRequest) -> str | None:
     return request.order_by or request.key
 
 
-def _resume_kind(request: ReadRequest, *, limited: bool) -> tuple[ResumeKind, str]:
+def _order_of(request: ReadRequest, scan: Scan) -> str | None:
+    return None if scan.resume == "none" else _order_column(request)
+
+
+def _default_scans(connection: duckdb.DuckDBPyConnection, source: _Source, request: ReadRequest) -> int:
+    """Ranges and lists of a table's rows are cheaper to find and sort one by one; the table above says why."""
+    if isinstance(request.partitioning, HashPartitions | None):
+        return 1
+    return _SCANS_OF_ROWS if selects_rows(connection, source.sql) else 1
+
+
+def _resume_kind(request: ReadRequest, partitions: Sequence[int], *, limited: bool) -> tuple[ResumeKind, str]:
     order = _order_column(request)
     if not request.resumable:
         return "none", "the job asks to replay partial partitions from their start"
@@ -215,14 +249,23 @@ def _resume_kind(request: ReadRequest, *, limited: bool) -> tuple[ResumeKind, st
         return "none", "there is neither source.order_by nor a partitioning key to order by"
     if limited:
         return "none", "the query ends in LIMIT, OFFSET or a sample: which rows that takes may differ"
+    if request.order_by is None and _has_one_value(request.partitioning, partitions):
+        return "none", f"all rows have one value of '{order}': set source.order_by to resume in the middle"
     named = "source.order_by" if request.order_by else "the partitioning key"
     return "cursor", f"rows are read in the order of '{order}', {named}"
 
 
-def _shares(partitions: int, scans: int) -> list[tuple[int, ...]]:
-    """Deal the partitions out to at most *scans* scans."""
-    count = min(partitions, scans)
-    return [tuple(range(number, partitions, count)) for number in range(count)]
+def _has_one_value(partitioning: Partitions | None, partitions: Sequence[int]) -> bool:
+    """Tell whether a scan reads a single value of a list: to order by that would be to no purpose."""
+    if not isinstance(partitioning, ListPartitions):
+        return False
+    values = sum(
+        len(partitioning.groups[number]) for number in partitions if number < len(partitioning.groups)
+    )
+    if partitioning.rest in partitions:
+        # NULL is there too; and with a default what no group lists.
+        return values == 0 and partitioning.default is None
+    return values == 1
 
 
 def _check_unchanged(source: _Source, scan: Scan) -> None:
@@ -235,34 +278,28 @@ def _check_unchanged(source: _Source, scan: Scan) -> None:
         )
 
 
-@contextmanager
-def _of_partitions(
-    connection: duckdb.DuckDBPyConnection, source: _Source, request: ReadRequest, scan: Scan
-) -> Iterator[list[str]]:
-    """Yield the predicate that keeps the rows of the scan's partitions, if it does not read all."""
-    if len(scan.partitions) == request.partitions:
-        yield []
-        return
-    assert request.key is not None  # there are several partitions
-    key = quoted(request.key)
-    (argument,) = _relation(connection, f"SELECT {key} FROM ({source.readable})", source.values).types
-
-    def partition(keys: pa.ChunkedArray) -> pa.Array:
-        return pa.array(hash_partitions(keys.combine_chunks(), request.partitions))
-
-    with defined(connection, partition, str(argument)) as function:
-        wanted = ", ".join(str(partition) for partition in scan.partitions)
-        yield [f"{function}({key}) IN ({wanted})"]
+def _key(source: _Source, schema: pa.Schema, request: ReadRequest) -> Key | None:
+    if request.key is None:
+        return None
+    return Key(
+        name=request.key,
+        expression=_by_bytes(source, request.key),
+        kind=schema.field(request.key).type,
+        readable=source.readable,
+        values=source.values,
+    )
 
 
-def _after(connection: duckdb.DuckDBPyConnection, source: _Source, order: str, after: Cursor) -> str:
+def _after(
+    connection: duckdb.DuckDBPyConnection, source: _Source, kind: pa.DataType, order: str, after: Cursor
+) -> str:
     """Return the predicate for the key groups behind the cursor; NULL is the first of them.
 
     The key travels as Arrow and becomes a constant: exact for every type, and usable by zone maps.
     """
     if after["key"] is None:
         return f"{quoted(order)} IS NOT NULL"
-    key = decode_key(after["key"], _schema(connection, source).field(order).type)
+    key = decode_key(after["key"], kind)
     connection.register(_LAST, pa.table({"key": key.storage if isinstance(key, pa.ExtensionArray) else key}))
     connection.execute(f"SET VARIABLE {_LAST} = (SELECT key FROM {_LAST})")
     connection.unregister(_LAST)

@@ -16,6 +16,10 @@ import pyarrow as pa
 from ecmbatch.errors import EcmbatchError, SourceError, Unreachable
 from ecmbatch.protocol.scalars import Scalar
 
+_CONFIG = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
+"""DuckDB shares an open file only among connections of one configuration: a store that is read while a job
+reads from it opens its file with this one too."""
+
 _SETTINGS = (
     "SET GLOBAL TimeZone = 'UTC'",
     # A query could otherwise name a Python variable of this process as a table.
@@ -39,11 +43,9 @@ class DuckDBDatabase:
     def __init__(self, path: Path, *, spill: Path, memory_limit: str, threads: int | None) -> None:
         self.path = path
         self._spill = spill
-        self._config = {
+        self._limits = {
             "memory_limit": memory_limit,
             "temp_directory": str(spill),
-            "autoinstall_known_extensions": "false",
-            "autoload_known_extensions": "false",
         } | ({} if threads is None else {"threads": str(threads)})
         self._lock = threading.Lock()
         # It keeps the file open between scans.
@@ -66,6 +68,11 @@ class DuckDBDatabase:
         finally:
             lent.close()
 
+    def ping(self) -> None:
+        """Open the file and close it again; raises as :meth:`connection` does, and leaves nothing behind."""
+        self._check_is_file()
+        self._connect().close()
+
     def close(self) -> None:
         """Close the file once no connection is lent; it is opened again when it is needed again."""
         with self._lock:
@@ -73,18 +80,24 @@ class DuckDBDatabase:
                 self._kept.close()
                 self._kept = None
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _check_is_file(self) -> None:
         if not self.path.is_file():
             raise SourceError(
                 f"there is no DuckDB file {self.path}",
-                hint="the connector's 'path' is relative to the project's folder",
+                hint="its 'path' is relative to the project's folder; a store's file is made when a run is first "
+                "published to it",
             )
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        self._check_is_file()
         try:
             self._spill.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise SourceError(f"{self._spill} cannot be made to spill sorts to: {error.strerror}") from error
         connection = self._connect()
         try:
+            for name, value in self._limits.items():
+                connection.execute(f"SET GLOBAL {name} = {_literal(value)}")
             for setting in _SETTINGS:
                 connection.execute(setting)
         except duckdb.InvalidInputException:
@@ -95,7 +108,7 @@ class DuckDBDatabase:
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
         try:
-            return duckdb.connect(str(self.path), read_only=True, config=self._config)
+            return duckdb.connect(str(self.path), read_only=True, config=dict(_CONFIG))
         except duckdb.Error as error:
             raise self._not_opened(error) from error
 
@@ -184,6 +197,10 @@ def _refusal(text: str) -> SourceError:
         f"DuckDB failed while it read the query's rows: {kind} error (its message may hold values)",
         hint="run the query in DuckDB to see the message",
     )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _first_line(text: str) -> str:

@@ -13,21 +13,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ecmbatch.connectors.columns import check_names, check_request
+from ecmbatch.connectors.columns import check_column, check_names, check_request
 from ecmbatch.connectors.connector import (
     Connector,
     ConnectorType,
     Cursor,
+    KeySample,
     ReadPlan,
     ReadRequest,
     ResumeKind,
     Scan,
     ScannedBatch,
 )
-from ecmbatch.connectors.key_cursor import decode_key, encode_key
 from ecmbatch.connectors.key_groups import at_most, by_key_groups, equal_keys
+from ecmbatch.connectors.key_sample import Sampler
+from ecmbatch.connectors.scan_shares import shares
 from ecmbatch.errors import InvalidDocument, Problem, SourceChanged
-from ecmbatch.protocol.partitioning import hash_partitions
+from ecmbatch.protocol.key_values import decode_key, encode_key, plain_keys
+from ecmbatch.protocol.partitioning.partitions import keep
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +62,17 @@ class MemoryConnector(Connector):
         check_names(self.table.schema.names)
         check_request(self.table.schema, request)
         resume, reason = self._resume_kind(request)
-        count = min(request.partitions, self._scans)
         scans = tuple(
-            Scan(
-                number=number,
-                partitions=tuple(range(number, request.partitions, count)),
-                resume=resume,
-                reason=reason,
-            )
-            for number in range(count)
+            Scan(number=number, partitions=partitions, resume=resume, reason=reason)
+            for number, partitions in enumerate(shares(request, self._scans))
         )
         return ReadPlan(schema=self.table.schema, scans=scans)
+
+    def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
+        check_column(self.table.schema, "partitioning.key", key)
+        sampler = Sampler(size)
+        sampler.take(self.table.column(key).combine_chunks())
+        return KeySample(keys=sampler.keys(self.table.schema.field(key).type), rows=self.table.num_rows)
 
     @contextmanager
     def read(
@@ -91,10 +94,11 @@ class MemoryConnector(Connector):
         return self._resume, "the rows are in memory"
 
     def _rows_of(self, request: ReadRequest, scan: Scan) -> pa.Table:
-        if request.key is None:
+        if request.partitioning is None:
             return self.table
-        assigned = hash_partitions(self.table.column(request.key).combine_chunks(), request.partitions)
-        return self.table.filter(pa.array(np.isin(assigned, scan.partitions)))
+        batches = self.table.to_batches()
+        kept = [keep(batch, request.partitioning, scan.partitions) for batch in batches]
+        return pa.Table.from_batches(kept, self.table.schema)
 
     def _counted(self, batches: Iterator[ScannedBatch]) -> Iterator[ScannedBatch]:
         for scanned in batches:
@@ -106,7 +110,7 @@ class MemoryConnector(Connector):
 def _by_key(rows: pa.Table, request: ReadRequest, after: Cursor | None) -> Iterator[ScannedBatch]:
     key = request.order_by or request.key
     assert key is not None  # else the scan's resume were "none"
-    ordered = rows.take(_order(_plain(rows.column(key))))
+    ordered = rows.take(_order(plain_keys(rows.column(key).combine_chunks())))
     if after is not None:
         ordered = ordered.slice(_behind(ordered.column(key).combine_chunks(), after))
     batches = at_most(ordered.combine_chunks().to_batches(), request.batch_rows)
@@ -127,13 +131,6 @@ def _order(keys: pa.Array) -> pa.Array:
     ascending = pc.sort_indices(keys)
     nulls_from = len(keys) - keys.null_count
     return pa.concat_arrays([ascending.slice(nulls_from), ascending.slice(0, nulls_from)])
-
-
-def _plain(keys: pa.ChunkedArray) -> pa.Array:
-    plain = keys.combine_chunks()
-    if isinstance(plain, pa.ExtensionArray):
-        plain = plain.storage
-    return plain.dictionary_decode() if pa.types.is_dictionary(plain.type) else plain
 
 
 def _behind(keys: pa.Array, after: Cursor) -> int:

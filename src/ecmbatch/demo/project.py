@@ -25,6 +25,9 @@ FILES = {
     "changes.py": "changes.py",
     "jobs/flights-context.json": "template/jobs/flights-context.json",
     "jobs/flights-incremental.json": "template/jobs/flights-incremental.json",
+    "jobs/flights-by-date.json": "template/jobs/flights-by-date.json",
+    "jobs/flights-by-origin.json": "template/jobs/flights-by-origin.json",
+    "jobs/daily-delays.json": "template/jobs/daily-delays.json",
     "ecmbatch.toml": "template/ecmbatch.toml",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -75,6 +76,7 @@ class RunView:
                 "resumed": attempt.resumed if attempt else 0,
             },
             "rows": self._rows(publication.get("rows", {})),
+            "processors": self._processors(),
             "validation": self._validation(),
             "publication": _without_rows(publication),
             "error": run.error,
@@ -91,6 +93,24 @@ class RunView:
                 for name in ("folded", "inserted", "updated", "unchanged", "outdated", "deleted")
             },
         }
+
+    def _processors(self) -> list[dict[str, Any]]:
+        """Return what each processor counted, in the order of the transform."""
+        counts: Counter[str] = Counter()
+        for partition in self.partitions:
+            counts.update(partition.counts)
+        names = [step["name"] for step in self.run.plan["transform"]] if self.run.plan else []
+        return [
+            {
+                "processor": name,
+                "counts": {
+                    counted.partition("/")[2]: rows
+                    for counted, rows in sorted(counts.items())
+                    if counted.partition("/")[0] == str(number)
+                },
+            }
+            for number, name in enumerate(names)
+        ]
 
     def _validation(self) -> dict[str, Any] | None:
         if self.verdict is None:
@@ -136,6 +156,10 @@ class History:
             }
             for record in self._ledger.progress.checkpoints(run_id, every=every)
         ]
+
+    def is_forgotten(self, run_id: str) -> bool:
+        """Tell whether ``gc`` has removed the details of a run that ended long ago."""
+        return self._ledger.retention.is_forgotten(run_id)
 
     def why(self, run_id: str) -> list[str]:
         """Return why a run is as it is and what can be done, one sentence each."""

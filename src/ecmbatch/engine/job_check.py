@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ecmbatch.engine.job_files import project_jobs
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
 from ecmbatch.plugins import did_you_mean
+from ecmbatch.processors.processor import Reference
 from ecmbatch.protocol.document import pointer, under
 from ecmbatch.protocol.job import JobDefinition, job_warnings
 
@@ -53,17 +55,12 @@ def _named(place: str, look_up: Callable[[], object]) -> list[Problem]:
 
 
 def _source_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
-    name = job.source.connector
-    problems = _named("/source/connector", lambda: resources.connector(name))
+    source = job.source.named
+    problems = _named(f"/source/{source.kind}", lambda: resources.source(source))
     yield from problems
     if problems:
         return
-    fields = resources.connector_fields(name)
-    for field in ("query", "table", "path"):
-        if getattr(job.source, field) is not None and field not in fields:
-            yield Problem(
-                f"/source/{field}", f"connector {name!r} reads {' or '.join(sorted(fields))}, not a {field}"
-            )
+    yield from under("/source", resources.unread_fields(source, job.source))
 
 
 def _transform_problems(job: JobDefinition, resources: Resources) -> Iterator[Problem]:
@@ -79,11 +76,21 @@ def _transform_problems(job: JobDefinition, resources: Resources) -> Iterator[Pr
         try:
             plugin = resources.plugins.processors.get(step.processor)
             if not _looks_up(step.config):
-                plugin.parse_config(step.config)
+                config = plugin.parse_config(step.config)
+                yield from _reference_problems(f"{place}/config", plugin.references(config), resources)
         except InvalidDocument as error:
             yield from under(f"{place}/config", error.problems)
         except EcmbatchError as error:
             yield Problem(f"{place}/processor", error.message, error.hint)
+
+
+def _reference_problems(
+    place: str, references: Sequence[Reference], resources: Resources
+) -> Iterator[Problem]:
+    for reference in references:
+        named = reference.source
+        problems = _named(f"{place}/{named.kind}", partial(resources.source, named))
+        yield from problems or under(place, resources.unread_fields(named, reference))
 
 
 def _looks_up(config: Any) -> bool:

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from ecmbatch.connectors.connector import ReadRequest, Scan
+from ecmbatch.protocol.job import SourceName
+from ecmbatch.protocol.partitioning.partitions import partitions_from_json, partitions_to_json
 from ecmbatch.protocol.scalars import Scalar, decode_scalar, encode_scalar
+from ecmbatch.stage.stage import SealedFile
 from ecmbatch.stores.store import Mode
 
 
@@ -42,16 +45,48 @@ class SinkPlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunPlan:
-    """Everything the attempts of a run share."""
+class TablesRead:
+    """The tables of a store that a run reads, as they were when it was planned.
 
-    connector: str
+    ``versions`` says how many runs had been published to each. Where it is not ``known`` which tables are read
+    (views, functions), they are those of all tables, and every table of the store counts as read.
+    """
+
+    versions: Mapping[str, int]
+    known: bool
+
+    def version_of(self, table: str) -> int | None:
+        """Return the version of *table*, by its name in the store; ``None`` if the run does not read it."""
+        return self.versions.get(table, None if self.known else 0)
+
+    def at(self, now: Mapping[str, int]) -> TablesRead:
+        """Return the same tables as they are with the versions of *now*."""
+        read = {table: now.get(table, 0) for table in self.versions} if self.known else dict(now)
+        return replace(self, versions=read)
+
+    def changed(self, now: Mapping[str, int]) -> list[str]:
+        """Return the tables to which another run was published since, given the versions of *now*."""
+        read = self.versions if self.known else {**self.versions, **now}
+        return [table for table in read if now.get(table, 0) != self.versions.get(table, 0)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """Everything the attempts of a run share.
+
+    ``tables_read`` is ``None`` where the source is a connector. ``references`` are the tables that processors
+    look things up in, by the digest of what they ask for, once they were read and staged.
+    """
+
+    source: SourceName
     request: ReadRequest
     scans: tuple[Scan, ...]
     source_schema: pa.Schema
     transform: tuple[ProcessorPlan, ...]
     output_schema: pa.Schema
     sink: SinkPlan
+    tables_read: TablesRead | None
+    references: Mapping[str, SealedFile]
     parameters: Mapping[str, Scalar]
     notes: tuple[str, ...]
     """What people should know of how parameters were resolved, one sentence each."""
@@ -65,14 +100,17 @@ class RunPlan:
         """Return the JSON form."""
         request = asdict(self.request)
         request["parameters"] = encoded(self.request.parameters)
+        request["partitioning"] = partitions_to_json(self.request.partitioning)
         return {
-            "connector": self.connector,
+            "source": asdict(self.source),
             "request": request,
             "scans": [asdict(scan) for scan in self.scans],
             "source_schema": _schema_text(self.source_schema),
             "transform": [asdict(processor) for processor in self.transform],
             "output_schema": _schema_text(self.output_schema),
             "sink": asdict(self.sink),
+            "tables_read": asdict(self.tables_read) if self.tables_read else None,
+            "references": {digest: asdict(sealed) for digest, sealed in self.references.items()},
             "parameters": encoded(self.parameters),
             "notes": list(self.notes),
         }
@@ -82,10 +120,11 @@ class RunPlan:
         """Return the plan whose JSON form is *document*."""
         request = dict(document["request"])
         request["parameters"] = decoded(request["parameters"])
+        request["partitioning"] = partitions_from_json(request["partitioning"])
         sink = dict(document["sink"])
         sink["key"] = tuple(sink["key"])
         return cls(
-            connector=document["connector"],
+            source=SourceName(**document["source"]),
             request=ReadRequest(**request),
             scans=tuple(
                 Scan(**{**scan, "partitions": tuple(scan["partitions"])}) for scan in document["scans"]
@@ -94,6 +133,8 @@ class RunPlan:
             transform=tuple(ProcessorPlan(**processor) for processor in document["transform"]),
             output_schema=_schema(document["output_schema"]),
             sink=SinkPlan(**sink),
+            tables_read=TablesRead(**document["tables_read"]) if document["tables_read"] else None,
+            references={digest: SealedFile(**sealed) for digest, sealed in document["references"].items()},
             parameters=decoded(document["parameters"]),
             notes=tuple(document["notes"]),
         )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
 import pyarrow as pa
 
 from ecmbatch.connectors.connector import ReadPlan, ReadRequest
-from ecmbatch.engine.plan import ProcessorPlan, RunPlan, SinkPlan
+from ecmbatch.engine.partition_planning import plan_partitions
+from ecmbatch.engine.plan import ProcessorPlan, RunPlan, SinkPlan, TablesRead
 from ecmbatch.engine.publishing import publication_document, publication_of
 from ecmbatch.engine.resources import Resources
-from ecmbatch.engine.transform import chain_of
+from ecmbatch.engine.transform import learned_schema
 from ecmbatch.engine.window import Window, bound_values, facts_of, window_of
 from ecmbatch.errors import (
     ConflictError,
@@ -26,11 +27,11 @@ from ecmbatch.ledger.records import RunRecord
 from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.document import invalid, under
-from ecmbatch.protocol.job import JobDefinition, Transform
+from ecmbatch.protocol.job import JobDefinition, SourceName, Transform
 from ecmbatch.protocol.parameters import Facts, resolve_text, resolve_tree
 from ecmbatch.protocol.run import FINAL, RunStatus
 from ecmbatch.protocol.scalars import Scalar
-from ecmbatch.stores.store import RESERVED_PREFIX, TargetTable
+from ecmbatch.stores.store import RESERVED_PREFIX, TableChange, TargetTable
 
 
 def make_plan(
@@ -42,31 +43,49 @@ def make_plan(
     """
     if run.live:
         repair_from_head(job, run, resources)
-    connector = resources.connector(job.source.connector)
+    connector = resources.source(job.source.named)
     window = window_of(job, run, resources.ledger, connector)
     facts = facts_of(job, run, window, started_at, resources.ledger)
     parameters, notes = bound_values(job, window, facts)
     request = _request(job, parameters, facts)
+    if job.partitioning is not None:
+        partitioning, about_partitions = plan_partitions(job.partitioning, request, connector)
+        request = replace(request, partitioning=partitioning)
+        notes += about_partitions
     reading = connector.plan(request)
     # The store may be in the same file, which cannot be open in two ways at once.
     connector.close()
     _check_reading(reading, request)
+    tables = _tables_read(job.source.named, reading, resources)
     transform = planned_transform(job.transform, resources, facts)
     run_facts = RunFacts(run_id=run.run_id, job_id=run.job_id, started_at=started_at)
-    output = chain_of(transform, resources, run_facts).output_schema(reading.schema)
+    output = learned_schema(transform, resources, run_facts, reading.schema)
     plan = RunPlan(
-        connector=job.source.connector,
+        source=job.source.named,
         request=request,
         scans=reading.scans,
         source_schema=reading.schema,
         transform=transform,
         output_schema=output,
         sink=planned_sink(job, run, output, resources),
+        tables_read=tables,
+        references={},
         parameters=parameters,
         notes=notes,
     )
-    check_sink(replace(run, window_start=window.start, window_end=window.end), plan, resources)
-    return window, plan
+    change = check_sink(replace(run, window_start=window.start, window_end=window.end), plan, resources)
+    return window, replace(plan, notes=(*plan.notes, *_about_columns(job.table, change)))
+
+
+def _about_columns(table: str, change: TableChange) -> Iterator[str]:
+    """Say what publishing will do to the columns of the table."""
+    if change.added:
+        yield f"table {table} gets new columns: {', '.join(change.added)}"
+    for column in change.widened:
+        yield f"column {column.name} of table {table} becomes {column.after}; it is {column.before}"
+    if change.undelivered:
+        names = ", ".join(change.undelivered)
+        yield f"table {table} has columns that this run does not deliver; they keep what they have: {names}"
 
 
 def repair_from_head(job: JobDefinition, run: RunRecord, resources: Resources) -> None:
@@ -146,7 +165,7 @@ def replan_transform_and_sink(
     facts = facts_of(job, run, window, run.started_at, resources.ledger)
     transform = planned_transform(job.transform, resources, facts)
     run_facts = RunFacts(run_id=run.run_id, job_id=run.job_id, started_at=run.started_at)
-    output = chain_of(transform, resources, run_facts).output_schema(plan.source_schema)
+    output = learned_schema(transform, resources, run_facts, plan.source_schema)
     if not output.equals(plan.output_schema) and resources.ledger.progress.chunks(run.run_id):
         raise DefinitionChanged(
             f"the new transform yields other columns or types than the rows that run {run.run_id} has staged",
@@ -160,9 +179,9 @@ def replan_transform_and_sink(
     return replace(plan, transform=transform, output_schema=output, sink=sink)
 
 
-def check_sink(run: RunRecord, plan: RunPlan, resources: Resources) -> None:
-    """Let the store refuse now what it would refuse in the end."""
-    resources.store(plan.sink.store).check(publication_of(run, plan, (), resources))
+def check_sink(run: RunRecord, plan: RunPlan, resources: Resources) -> TableChange:
+    """Let the store refuse now what it would refuse in the end, and tell what it would change."""
+    return resources.store(plan.sink.store).check(publication_of(run, plan, (), resources))
 
 
 def _request(job: JobDefinition, parameters: dict[str, Scalar], facts: Facts) -> ReadRequest:
@@ -172,12 +191,22 @@ def _request(job: JobDefinition, parameters: dict[str, Scalar], facts: Facts) ->
         table=source.table,
         path=_resolved_path(source.path, facts) if source.path is not None else None,
         parameters={name: value for name, value in parameters.items() if name in job.placeholders},
-        key=job.partitioning.key if job.partitioning else None,
-        partitions=job.partitioning.partitions if job.partitioning else 1,
         order_by=source.order_by,
         resumable=job.checkpoint.resume == "checkpoint",
         batch_rows=min(source.batch_rows, job.checkpoint.every_rows),
     )
+
+
+def _tables_read(source: SourceName, reading: ReadPlan, resources: Resources) -> TablesRead | None:
+    """Return which tables of a store are read, and how often each was published to."""
+    if source.kind == "connector":
+        return None
+    store = resources.store(source.name)
+    versions = store.versions()
+    if reading.tables is None:
+        return TablesRead(versions=dict(versions), known=False)
+    read = {name: versions.get(name, 0) for name in map(store.table_name, reading.tables)}
+    return TablesRead(versions=read, known=True)
 
 
 def _resolved_path(path: str, facts: Facts) -> str:

@@ -15,12 +15,15 @@ from ecmbatch.engine.launching import (
     new_run,
     unmet_dependencies,
 )
+from ecmbatch.engine.partition_planning import estimated_rows
 from ecmbatch.engine.plan import RunPlan
 from ecmbatch.engine.planning import make_plan
 from ecmbatch.engine.resources import Resources
 from ecmbatch.ledger.records import NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.partitioning.partitions import partitions_to_json
+from ecmbatch.protocol.query import placeholders
 from ecmbatch.protocol.recovery import Launch
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.protocol.scalars import Scalar
@@ -36,6 +39,10 @@ class PlanPreview:
     window: tuple[datetime | None, datetime | None]
     unmet: Sequence[str]
     plan: RunPlan
+    statements: Sequence[str | None]
+    """What each scan asks the source for; ``None`` where the source is not asked in a language."""
+    estimated_rows: Sequence[int | None]
+    """About how many rows each partition has; ``None`` where that is not known."""
 
     def document(self) -> dict[str, Any]:
         """Return the ``ecmbatch.plan/1`` document."""
@@ -50,17 +57,20 @@ class PlanPreview:
             "window": {"start": rfc3339(start) if start else None, "end": rfc3339(end) if end else None},
             "parameters": {name: shown(value) for name, value in plan.parameters.items()},
             "notes": list(plan.notes),
-            "source": {"connector": plan.connector, "columns": _columns(plan.source_schema)},
-            "partitions": plan.partitions,
+            "source": {plan.source.kind: plan.source.name, "columns": _columns(plan.source_schema)},
+            "partitioning": partitions_to_json(plan.request.partitioning),
+            "partitions": self._partitions(),
             "scans": [
                 {
                     "scan": scan.number,
                     "partitions": list(scan.partitions),
                     "resume": scan.resume,
                     "reason": scan.reason,
+                    "statement": statement,
+                    "values": self._values(),
                     "detail": dict(scan.detail),
                 }
-                for scan in plan.scans
+                for scan, statement in zip(plan.scans, self.statements, strict=True)
             ],
             "transform": [{"processor": each.name, "version": each.version} for each in plan.transform],
             "sink": {
@@ -72,31 +82,52 @@ class PlanPreview:
             },
         }
 
+    def _partitions(self) -> list[dict[str, Any]]:
+        partitioning = self.plan.request.partitioning
+        scans = {partition: scan for scan in self.plan.scans for partition in scan.partitions}
+        return [
+            {
+                "partition": number,
+                "rows": partitioning.label(number) if partitioning else "everything",
+                "estimated_rows": self.estimated_rows[number],
+                "scan": scans[number].number,
+                "resume": scans[number].resume,
+            }
+            for number in range(self.plan.partitions)
+        ]
+
+    def _values(self) -> list[Any]:
+        """Return what stands for ``$1``, ``$2`` … in the statements."""
+        request = self.plan.request
+        names = placeholders(request.query) if request.query is not None else ()
+        return [shown(request.parameters[name]) for name in names]
+
 
 def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resources) -> PlanPreview:
-    """Return what ``run`` would do with *job* now: reads no rows and writes nothing."""
+    """Return what ``run`` would do with *job* now: reads a sample of keys at most, and writes nothing."""
     now = resources.clock()
     new = new_run(job, None, options, current_definition(job, resources), now)
     latest = resources.ledger.runs.latest(job.job_id, new.lane)
     decision = decide(latest, new, options)
     if latest is not None and decision.launch is Launch.CONTINUE and latest.plan is not None:
-        return PlanPreview(
-            job_id=job.job_id,
-            reason=decision.reason,
-            continues=latest.run_id,
-            window=(latest.window_start, latest.window_end),
-            unmet=(),
-            plan=RunPlan.from_document(latest.plan),
-        )
-    check_key(latest, new, options)
-    window, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
+        plan = RunPlan.from_document(latest.plan)
+        window = (latest.window_start, latest.window_end)
+        continues, unmet = latest.run_id, list[str]()
+    else:
+        check_key(latest, new, options)
+        fixed, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
+        window = (fixed.start, fixed.end)
+        continues, unmet = None, unmet_dependencies(job, new, options, resources)
+    source = resources.source(plan.source)
     return PlanPreview(
         job_id=job.job_id,
         reason=decision.reason,
-        continues=None,
-        window=(window.start, window.end),
-        unmet=unmet_dependencies(job, new, options, resources),
+        continues=continues,
+        window=window,
+        unmet=unmet,
         plan=plan,
+        statements=[source.statement(plan.request, scan) for scan in plan.scans],
+        estimated_rows=estimated_rows(plan.request, source),
     )
 
 

@@ -45,11 +45,19 @@ def publication_of(
         manifest=manifest_digest(files),
         live=run.live,
         expected_head=sink.expected_head,
+        expected_version=_version_read(plan, resources),
         window_end=run.window_end,
         provenance=sink.provenance,
         evolve=sink.evolve,
         allow_empty=sink.allow_empty,
     )
+
+
+def _version_read(plan: RunPlan, resources: Resources) -> int | None:
+    """Return the version of the target that the run has read, if it reads the table that it writes."""
+    if plan.tables_read is None or plan.source.name != plan.sink.store:
+        return None
+    return plan.tables_read.version_of(resources.store(plan.sink.store).table_name(plan.sink.table))
 
 
 def publication_document(marker: Marker, plan: RunPlan) -> dict[str, Any]:

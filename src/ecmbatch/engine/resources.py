@@ -6,14 +6,14 @@ import importlib.util
 import logging
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from ecmbatch.errors import InvalidDocument, PluginError, UsageError
+from ecmbatch.errors import InvalidDocument, PluginError, Problem, UsageError
 from ecmbatch.plugins import Plugins, did_you_mean
 from ecmbatch.project_file import ProjectFile
 from ecmbatch.protocol.document import invalid, pointer, under
@@ -21,10 +21,22 @@ from ecmbatch.protocol.document import invalid, pointer, under
 if TYPE_CHECKING:
     from ecmbatch.connectors.connector import Connector
     from ecmbatch.ledger.ledger import Ledger
+    from ecmbatch.protocol.job import SourceName
     from ecmbatch.stage.stage import Stage
     from ecmbatch.stores.store import Store
 
 log = logging.getLogger("ecmbatch")
+
+
+class Asked(Protocol):
+    """What a source is asked for, by a job or by a processor: one of these is set."""
+
+    @property
+    def query(self) -> str | None: ...
+    @property
+    def table(self) -> str | None: ...
+    @property
+    def path(self) -> str | None: ...
 
 
 class Resources:
@@ -47,6 +59,7 @@ class Resources:
         self._lock = threading.RLock()
         self._ledger: Ledger | None = None
         self._connectors: dict[str, Connector] = {}
+        self._readers: dict[str, Connector] = {}
         self._stores: dict[str, Store] = {}
         self._modules_loaded = False
 
@@ -65,8 +78,7 @@ class Resources:
 
         with self._lock:
             if self._ledger is None:
-                location = self.project_file.settings.ledger.url.removeprefix("sqlite:///")
-                self._ledger = Ledger(self.project_file.path(location), clock=self.clock)
+                self._ledger = Ledger(self.project_file.ledger_path, clock=self.clock)
             return self._ledger
 
     @property
@@ -74,7 +86,7 @@ class Resources:
         """The project's stage."""
         from ecmbatch.stage.stage import Stage
 
-        return Stage(self.project_file.path(self.project_file.settings.stage.url))
+        return Stage(self.project_file.stage_path)
 
     def connector(self, name: str) -> Connector:
         """Return the connector *name* of the project."""
@@ -85,9 +97,27 @@ class Resources:
                 self._connectors[name] = plugin.build(config, self.project_file.root)
             return self._connectors[name]
 
-    def connector_fields(self, name: str) -> frozenset[str]:
-        """Return which of ``query``, ``table`` and ``path`` the connector *name* reads."""
-        return self.plugins.connectors.get(self._type_of("connectors", name)).fields
+    def source(self, named: SourceName) -> Connector:
+        """Return what reads from a connector, or from a store, of the project."""
+        return self.connector(named.name) if named.kind == "connector" else self._reader_of(named.name)
+
+    def source_fields(self, named: SourceName) -> frozenset[str]:
+        """Return which of ``query``, ``table`` and ``path`` a source of the project reads."""
+        if named.kind == "connector":
+            return self.plugins.connectors.get(self._type_of("connectors", named.name)).fields
+        connector_type, _ = self._source_settings(named.name)
+        return self.plugins.connectors.get(connector_type).fields
+
+    def unread_fields(self, named: SourceName, asked: Asked) -> list[Problem]:
+        """Return a problem for what is *asked* of a source that it cannot be asked for."""
+        fields = self.source_fields(named)
+        return [
+            Problem(
+                f"/{field}", f"{named.kind} {named.name!r} reads {' or '.join(sorted(fields))}, not a {field}"
+            )
+            for field in ("query", "table", "path")
+            if getattr(asked, field) is not None and field not in fields
+        ]
 
     def store(self, name: str) -> Store:
         """Return the store *name* of the project."""
@@ -97,6 +127,25 @@ class Resources:
                 config = self._checked("stores", name, plugin.parse_config)
                 self._stores[name] = plugin.build(config, self.project_file.root, log.warning)
             return self._stores[name]
+
+    def _reader_of(self, store: str) -> Connector:
+        """Return the connector that reads what *store* keeps."""
+        with self._lock:
+            if store not in self._readers:
+                connector_type, settings = self._source_settings(store)
+                plugin = self.plugins.connectors.get(connector_type)
+                config = plugin.parse_config(settings)
+                self._readers[store] = plugin.build(config, self.project_file.root)
+            return self._readers[store]
+
+    def _source_settings(self, store: str) -> tuple[str, Mapping[str, Any]]:
+        plugin = self.plugins.stores.get(self._type_of("stores", store))
+        if plugin.source is None:
+            raise PluginError(
+                f"the store {store!r} cannot be read by jobs: its type {plugin.name!r} has no reader",
+                hint="read it through a connector to the same database",
+            )
+        return plugin.source(self._checked("stores", store, plugin.parse_config))
 
     def load_processors(self) -> None:
         """Register the processors of the project's own modules; done before a job's names are looked up."""
@@ -113,7 +162,7 @@ class Resources:
 
     def close(self) -> None:
         """Close whatever was opened."""
-        for connector in self._connectors.values():
+        for connector in (*self._connectors.values(), *self._readers.values()):
             connector.close()
         for store in self._stores.values():
             store.close()

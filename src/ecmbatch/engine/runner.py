@@ -15,6 +15,7 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import replace
 from datetime import timedelta
 
 from ecmbatch.crash_points import crash_point
@@ -24,13 +25,17 @@ from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.judging import NO_RULES, judge_run, manifest_of
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
 from ecmbatch.engine.lease import LeaseKeeper
-from ecmbatch.engine.plan import RunPlan
+from ecmbatch.engine.plan import RunPlan, TablesRead
 from ecmbatch.engine.planning import make_plan, replan_transform_and_sink
+from ecmbatch.engine.profile import Profile
 from ecmbatch.engine.publishing import publication_document, publish_run
+from ecmbatch.engine.references import stage_tables, staged_tables, unread_tables
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scan_run import ScanSpec, run_scan
 from ecmbatch.engine.staging import remove_finished_stages
 from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.engine.table_versions import tables_to_read
+from ecmbatch.engine.transform import bound_chain
 from ecmbatch.errors import (
     ConflictError,
     EcmbatchError,
@@ -45,8 +50,10 @@ from ecmbatch.errors import (
 )
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, RunRecord
+from ecmbatch.processors.chain import BoundChain
 from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.partitioning.partitions import RangePartitions
 from ecmbatch.protocol.recovery import PartitionProgress, remaining_work
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stores.store import Marker
@@ -62,7 +69,7 @@ _REFUSED = (UsageError.exit_code, ConflictError.exit_code)
 class Runner:
     """Executes runs of *job* with the resources of its project; *stop* may be set by a signal at any time.
 
-    *on_start* gets the run's id at the beginning of each attempt.
+    *on_start* gets the run's id at the beginning of each attempt. ``profile`` is that of the latest attempt.
     """
 
     def __init__(
@@ -79,6 +86,7 @@ class Runner:
         self._workers = workers
         self._stop = stop
         self._on_start = on_start
+        self.profile = Profile()
 
     def execute(self, run: RunRecord, fence: Fence, *, accept_change: bool = False) -> RunRecord:
         """Execute a claimed run, with as many automatic attempts as the job allows; return how it ended.
@@ -87,7 +95,10 @@ class Runner:
         """
         for tries in range(1, self._job.retry.max_attempts + 1):
             try:
-                attempt = _Attempt(self._job, run, fence, self._resources, self._workers, self._stop)
+                self.profile = Profile()
+                attempt = _Attempt(
+                    self._job, run, fence, self._resources, self._workers, self._stop, self.profile
+                )
                 return attempt.execute(self._on_start, accept_change=accept_change)
             except EcmbatchError as error:
                 if error.error_class != "transient" or tries == self._job.retry.max_attempts:
@@ -118,7 +129,9 @@ class _Attempt:
         resources: Resources,
         workers: int,
         stop: StopSignal,
+        profile: Profile,
     ) -> None:
+        self._profile = profile
         self._job = job
         self._run = run
         self._fence = fence
@@ -158,17 +171,21 @@ class _Attempt:
             raise failure from error
 
     def _story(self, *, accept_change: bool) -> RunRecord:
-        plan = self._plan(accept_change=accept_change)
-        marker = self._published_before(plan)
+        with self._profile.timed("plan"):
+            plan = self._plan(accept_change=accept_change)
+            marker = self._published_before(plan)
         if marker is None:
             self._check_head(plan)
             self._check_stage()
-            self._read(plan)
+            with self._profile.timed("scan"):
+                self._read(plan)
             self._check_stop()
-            judge_run(self._job, self._run, self._fence, plan, self._resources)
+            with self._profile.timed("verdict"):
+                judge_run(self._job, self._run, self._fence, plan, self._resources)
             self._check_stop()
             self._ledger.runs.renew(self._fence)
-            marker = self._publish(plan)
+            with self._profile.timed("publish"):
+                marker = self._publish(plan)
         return self._finish(marker, plan)
 
     def _plan(self, *, accept_change: bool) -> RunPlan:
@@ -255,13 +272,17 @@ class _Attempt:
                 len(work.resumed),
                 len(work.fresh),
             )
-        connector = self._resources.connector(plan.connector)
+        tables = tables_to_read(plan, self._fence.attempt, self._resources)
+        chain = self._chain(plan)
+        connector = self._resources.source(plan.source)
         slots = min(self._workers, len(work.scans), connector.max_scans or self._workers)
+        if isinstance(plan.request.partitioning, RangePartitions) and plan.request.partitioning.ordered:
+            slots = 1
         executor: Executor[ScanSpec] = Threads(
-            lambda spec: run_scan(spec, self._resources, self._stop), slots
+            lambda spec: run_scan(spec, self._resources, chain, self._stop, self._profile), slots
         )
         try:
-            self._drive(executor, [self._spec(plan, scan) for scan in work.scans])
+            self._drive(executor, [self._spec(plan, tables, scan) for scan in work.scans])
         except (KeyboardInterrupt, SystemExit):
             self._stop.set(RunStopped("interrupted"))
             raise
@@ -269,6 +290,19 @@ class _Attempt:
             executor.close()
             # What the source holds is not needed to publish: its memory, and a file that others may wait for.
             connector.close()
+
+    def _chain(self, plan: RunPlan) -> BoundChain:
+        """Build the processors, once for all scans, with the tables that they look things up in."""
+        new = unread_tables(plan, self._resources)
+        tables = {**staged_tables(self._run.run_id, plan, self._resources), **new}
+        # A table that its processor refuses is not staged, so it can be corrected and read again.
+        chain = bound_chain(plan, self._resources, self._facts(), tables)
+        if new:
+            staged = stage_tables(self._fence, new, self._resources)
+            references = {**plan.references, **staged}
+            self._ledger.runs.amend_plan(self._fence, replace(plan, references=references).document())
+            crash_point("run.references")
+        return chain
 
     def _drive(self, executor: Executor[ScanSpec], specs: Sequence[ScanSpec]) -> None:
         """Keep the executor's slots filled; the first error asks the other scans to checkpoint and stop."""
@@ -316,16 +350,19 @@ class _Attempt:
                 )
             )
 
-    def _spec(self, plan: RunPlan, scan: int) -> ScanSpec:
-        assert self._run.started_at is not None
+    def _spec(self, plan: RunPlan, tables: TablesRead | None, scan: int) -> ScanSpec:
         return ScanSpec(
             fence=self._fence,
-            facts=RunFacts(run_id=self._run.run_id, job_id=self._run.job_id, started_at=self._run.started_at),
             plan=plan,
+            tables=tables,
             scan=scan,
             checkpoint=self._job.checkpoint,
             validation=self._job.validation or NO_RULES,
         )
+
+    def _facts(self) -> RunFacts:
+        assert self._run.started_at is not None
+        return RunFacts(run_id=self._run.run_id, job_id=self._run.job_id, started_at=self._run.started_at)
 
     def _publish(self, plan: RunPlan) -> Marker:
         try:

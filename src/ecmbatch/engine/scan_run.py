@@ -8,9 +8,10 @@ connector says a resumed scan could start.
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -19,19 +20,19 @@ import pyarrow as pa
 
 from ecmbatch.connectors.connector import Connector, Cursor, Scan, ScannedBatch
 from ecmbatch.crash_points import crash_point
-from ecmbatch.engine.plan import RunPlan
+from ecmbatch.engine.plan import RunPlan, TablesRead
+from ecmbatch.engine.profile import Profile, Work
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.engine.transform import bound_chain
+from ecmbatch.engine.table_versions import check_tables
 from ecmbatch.errors import EcmbatchError, IntegrityError, RunStopped, SourceError, TransformError
 from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.progress import ScanCheckpoint
 from ecmbatch.ledger.records import Chunk, Fence, PartitionRecord, ScanClaim
 from ecmbatch.processors.chain import BoundChain
-from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.checkpoint import PartitionStatus
 from ecmbatch.protocol.job import CheckpointPolicy
-from ecmbatch.protocol.partitioning import split
+from ecmbatch.protocol.partitioning.partitions import split
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.protocol.validation.observations import Observations, Observer
 from ecmbatch.protocol.validation.rules import Validation
@@ -43,17 +44,22 @@ _BATCHES_IN_FLIGHT = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScanSpec:
-    """What to execute: plain values, so that a spec could go to another process."""
+    """What to execute: plain values, so that a spec could go to another process.
+
+    ``tables`` must still be what they are when all rows of the scan are read.
+    """
 
     fence: Fence
-    facts: RunFacts
     plan: RunPlan
+    tables: TablesRead | None
     scan: int
     checkpoint: CheckpointPolicy
     validation: Validation
 
 
-def run_scan(spec: ScanSpec, resources: Resources, stop: StopSignal) -> None:
+def run_scan(
+    spec: ScanSpec, resources: Resources, chain: BoundChain, stop: StopSignal, profile: Profile
+) -> None:
     """Execute the scan from its last checkpoint to its end, or to a checkpoint after *stop* was set.
 
     Raises the error that ended it; what was checkpointed before stays.
@@ -65,10 +71,15 @@ def run_scan(spec: ScanSpec, resources: Resources, stop: StopSignal) -> None:
     sealed = {chunk.file for chunk in ledger.progress.chunks(spec.fence.run_id) if chunk.scan == scan.number}
     crash_point("scan.leftovers")
     stage.drop_leftovers(spec.fence.run_id, scan.number, claim.token, keep=sealed)
-    connector = resources.connector(spec.plan.connector)
-    parts = _Parts(spec, claim, bound_chain(spec.plan, resources, spec.facts))
-    with _ChunkLine(spec, claim, ledger, stage, stop) as line:
-        _read_all(spec, scan, claim, connector, parts, line, stop)
+    connector = resources.source(spec.plan.source)
+    parts = _Parts(spec, claim, chain, profile)
+    with _ChunkLine(spec, claim, ledger, stage, stop, profile) as line:
+        cursor = _read_all(spec, scan, claim, connector, parts, line, stop, profile)
+        # Before the scan counts as complete: nobody would look at it again.
+        check_tables(spec.plan, spec.tables, resources)
+        line.checkpoint(cursor, parts.records(PartitionStatus.COMPLETED), completed=True)
+        line.finish()
+        crash_point("scan.completed")
 
 
 def _read_all(
@@ -79,11 +90,14 @@ def _read_all(
     parts: _Parts,
     line: _ChunkLine,
     stop: StopSignal,
-) -> None:
+    profile: Profile,
+) -> Cursor | None:
     due = _Due(spec.checkpoint)
-    with connector.read(spec.plan.request, scan, claim.cursor) as batches:
+    with ExitStack() as opened:
+        with profile.timed("read"):
+            batches = opened.enter_context(connector.read(spec.plan.request, scan, claim.cursor))
         cursor: Cursor | None = claim.cursor
-        for scanned in _source_problems_named(batches, scan):
+        for scanned in profile.reading(_source_problems_named(batches, scan)):
             line.write(parts.take(scanned.batch))
             due.count(scanned.batch.num_rows)
             # A scan that is replayed from its start can be cut anywhere: its checkpoints show how far it is.
@@ -93,9 +107,7 @@ def _read_all(
                     line.checkpoint(cursor, parts.records(PartitionStatus.IN_PROGRESS), completed=False)
                     due = _Due(spec.checkpoint)
             stop.raise_if_set()
-    line.checkpoint(cursor, parts.records(PartitionStatus.COMPLETED), completed=True)
-    line.finish()
-    crash_point("scan.completed")
+    return cursor
 
 
 class _Due:
@@ -121,6 +133,7 @@ class _Part:
         self.offset = record.offset
         self.staged = record.staged
         self.filtered = record.filtered
+        self.counts = Counter(record.counts)
         document = record.observations
         self.observations: Observations = (
             observer.start() if document is None else observer.from_json(document)
@@ -130,9 +143,9 @@ class _Part:
 class _Parts:
     """The partitions of a scan: splits what was read among them, transforms and observes it."""
 
-    def __init__(self, spec: ScanSpec, claim: ScanClaim, chain: BoundChain) -> None:
-        self._key = spec.plan.request.key
-        self._partitions = spec.plan.partitions
+    def __init__(self, spec: ScanSpec, claim: ScanClaim, chain: BoundChain, profile: Profile) -> None:
+        self._profile = profile
+        self._partitioning = spec.plan.request.partitioning
         self._source_schema = spec.plan.source_schema
         self._chain = chain
         self._observer = Observer(spec.validation.rules)
@@ -143,9 +156,10 @@ class _Parts:
         """Return the rows to stage for *batch*, partition by partition."""
         if not batch.schema.equals(self._source_schema):
             raise SourceError("the source returned other columns or types than when the run was planned")
-        return pa.Table.from_batches(
-            [self._transformed(partition, rows) for partition, rows in self._split(batch)], self._schema
-        )
+        with self._profile.timed("split"):
+            of_partitions = list(self._split(batch))
+        transformed = [self._transformed(partition, rows) for partition, rows in of_partitions]
+        return pa.Table.from_batches(transformed, self._schema)
 
     def records(self, status: PartitionStatus) -> list[PartitionRecord]:
         """Return where the partitions stand now."""
@@ -157,16 +171,17 @@ class _Parts:
                 offset=part.offset,
                 staged=part.staged,
                 filtered=part.filtered,
+                counts=dict(part.counts),
                 observations=self._observer.to_json(part.observations),
             )
             for part in self._parts.values()
         ]
 
     def _split(self, batch: pa.RecordBatch) -> Iterator[tuple[int, pa.RecordBatch]]:
-        if self._partitions == 1 or self._key is None:
+        if self._partitioning is None:
             yield next(iter(self._parts)), batch
         else:
-            yield from split(batch, self._key, self._partitions)
+            yield from split(batch, self._partitioning)
 
     def _transformed(self, partition: int, rows: pa.RecordBatch) -> pa.RecordBatch:
         part = self._parts.get(partition)
@@ -175,7 +190,8 @@ class _Parts:
                 f"the source returned rows of partition {partition} in a scan that does not read it"
             )
         try:
-            output = self._chain.process(rows)
+            with self._profile.timed("transform"):
+                transformed = self._chain.process(rows)
         except TransformError as error:
             raise TransformError(
                 f"partition {partition}, rows {part.offset} to {part.offset + rows.num_rows - 1}: {error.message}",
@@ -183,11 +199,14 @@ class _Parts:
                 hint=error.hint,
                 error_class=error.error_class,
             ) from error
-        part.observations = self._observer.observe(part.observations, rows, "source")
-        part.observations = self._observer.observe(part.observations, output, "output")
+        output = transformed.batch
+        with self._profile.timed("observe"):
+            part.observations = self._observer.observe(part.observations, rows, "source")
+            part.observations = self._observer.observe(part.observations, output, "output")
         part.offset += rows.num_rows
         part.staged += output.num_rows
         part.filtered += max(rows.num_rows - output.num_rows, 0)
+        part.counts.update(transformed.counts)
         of_partition = pa.repeat(pa.scalar(partition, pa.int32()), output.num_rows)
         return pa.RecordBatch.from_arrays([of_partition, *output.columns], schema=self._schema)
 
@@ -201,9 +220,16 @@ class _ChunkLine:
     """Writes rows and makes checkpoints in order, in a thread of its own, a few batches behind the caller."""
 
     def __init__(
-        self, spec: ScanSpec, claim: ScanClaim, ledger: Ledger, stage: Stage, stop: StopSignal
+        self,
+        spec: ScanSpec,
+        claim: ScanClaim,
+        ledger: Ledger,
+        stage: Stage,
+        stop: StopSignal,
+        profile: Profile,
     ) -> None:
         self._spec = spec
+        self._profile = profile
         self._claim = claim
         self._ledger = ledger
         self._stage = stage
@@ -236,30 +262,33 @@ class _ChunkLine:
     def write(self, rows: pa.Table) -> None:
         """Add rows to the chunk under way."""
         if rows.num_rows:
-            self._submit(lambda: self._write(rows))
+            self._submit("stage", lambda: self._write(rows))
 
     def checkpoint(
         self, cursor: Cursor | None, partitions: list[PartitionRecord], *, completed: bool
     ) -> None:
         """Seal the chunk under way and let it count."""
-        self._submit(lambda: self._checkpoint(cursor, partitions, completed))
+        self._submit("checkpoint", lambda: self._checkpoint(cursor, partitions, completed))
 
     def finish(self) -> None:
         """Wait until everything asked for is durable."""
-        while self._pending:
-            self._pending.popleft().result()
+        with self._profile.timed("wait"):
+            while self._pending:
+                self._pending.popleft().result()
 
-    def _submit(self, work: Callable[[], None]) -> None:
+    def _submit(self, kind: Work, work: Callable[[], None]) -> None:
         if len(self._pending) >= _BATCHES_IN_FLIGHT:
-            self._pending.popleft().result()
-        self._pending.append(self._thread.submit(self._unless_failed, work))
+            with self._profile.timed("wait"):
+                self._pending.popleft().result()
+        self._pending.append(self._thread.submit(self._unless_failed, kind, work))
 
-    def _unless_failed(self, work: Callable[[], None]) -> None:
+    def _unless_failed(self, kind: Work, work: Callable[[], None]) -> None:
         # What was asked for after a failure must not happen: a checkpoint would count rows that are not there.
         if self._failed:
             return
         try:
-            work()
+            with self._profile.timed(kind):
+                work()
         except BaseException:
             self._failed = True
             raise

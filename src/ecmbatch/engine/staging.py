@@ -1,9 +1,52 @@
-"""Tidying the stage: what was staged for a run that is over is of no use to anybody."""
+"""What is in the stage, and tidying it: what was staged for a run that is over is of no use to anybody."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
 from ecmbatch.engine.resources import Resources
 from ecmbatch.protocol.run import FINAL
+
+if TYPE_CHECKING:
+    from ecmbatch.ledger.ledger import Ledger
+    from ecmbatch.ledger.records import RunRecord
+    from ecmbatch.stage.stage import Stage, StageSize
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedRun:
+    """What is staged for a run. ``run`` is ``None`` where the ledger does not know it."""
+
+    run_id: str
+    run: RunRecord | None
+    size: StageSize
+    idle_since: datetime | None = None
+    """Since when nobody goes on with a run that could go on; ``None`` where it is over, unknown or alive."""
+
+
+def staged_runs(stage: Stage, ledger: Ledger | None) -> Iterator[StagedRun]:
+    """Yield the runs that have something staged; what does not look like a run's is left out."""
+    # A run is in the ledger before it is in the stage, so what is staged has to be asked first.
+    for run_id in stage.run_ids():
+        run = ledger.runs.find(run_id) if ledger is not None else None
+        if run is None and not stage.holds_run(run_id):
+            continue
+        yield StagedRun(
+            run_id=run_id,
+            run=run,
+            size=stage.size(run_id),
+            idle_since=idle_since(run, ledger) if run is not None and ledger is not None else None,
+        )
+
+
+def idle_since(run: RunRecord, ledger: Ledger) -> datetime | None:
+    """Return since when nobody goes on with a run that could go on; ``None`` where it is over or alive."""
+    if run.status in FINAL or ledger.runs.is_live(run.run_id):
+        return None
+    return ledger.runs.last_sign_of_life(run)
 
 
 def remove_finished_stages(resources: Resources) -> None:

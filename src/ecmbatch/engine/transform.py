@@ -2,19 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ecmbatch.engine.references import empty_tables
+from ecmbatch.errors import SourceChanged
 from ecmbatch.processors.chain import BoundChain, Chain, Step
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ecmbatch.engine.plan import ProcessorPlan, RunPlan
+    from ecmbatch.engine.references import Tables
     from ecmbatch.engine.resources import Resources
     from ecmbatch.processors.processor import RunFacts
 
 
-def chain_of(transform: tuple[ProcessorPlan, ...], resources: Resources, facts: RunFacts) -> Chain:
+def learned_schema(
+    transform: Sequence[ProcessorPlan], resources: Resources, facts: RunFacts, source: pa.Schema
+) -> pa.Schema:
+    """Return the columns that *transform* makes of rows of *source*; reads no row."""
+    return _chain(transform, resources, facts, empty_tables(transform, resources)).output_schema(source)
+
+
+def bound_chain(plan: RunPlan, resources: Resources, facts: RunFacts, tables: Tables) -> BoundChain:
+    """Return the plan's processors, bound to the rows that its source yields.
+
+    *tables* are those that they look things up in. Raises :class:`~ecmbatch.errors.SourceChanged` where
+    other columns come out than when the run was planned.
+    """
+    chain = _chain(plan.transform, resources, facts, tables).bind(plan.source_schema)
+    if not chain.output_schema.equals(plan.output_schema):
+        raise SourceChanged(
+            "the transform yields other columns or types than when the run was planned: a table that it looks "
+            "things up in has changed",
+            hint=f"start anew with: ecmbatch run {facts.job_id} --fresh",
+        )
+    return chain
+
+
+def _chain(
+    transform: Sequence[ProcessorPlan], resources: Resources, facts: RunFacts, tables: Tables
+) -> Chain:
     """Return the configured processors of *transform*, in order."""
     if transform:
         resources.load_processors()
@@ -22,11 +52,6 @@ def chain_of(transform: tuple[ProcessorPlan, ...], resources: Resources, facts: 
     for planned in transform:
         plugin = resources.plugins.processors.get(planned.name)
         config: Any = plugin.parse_config(planned.config)
-        steps.append(Step(planned.name, plugin.build(config, facts)))
+        references = [tables[reference.digest] for reference in plugin.references(config)]
+        steps.append(Step(planned.name, plugin.build(config, replace(facts, references=references))))
     return Chain(steps)
-
-
-def bound_chain(plan: RunPlan, resources: Resources, facts: RunFacts) -> BoundChain:
-    """Return the plan's processors, bound to the rows that its source yields."""
-    source_schema: pa.Schema = plan.source_schema
-    return chain_of(plan.transform, resources, facts).bind(source_schema)

@@ -29,8 +29,8 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        _refuse_network_file_system(path)
-        with self._problems_named():
+        refuse_network_file_system(path)
+        with problems_named(self.path):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._engine = create_engine(
                 f"sqlite:///{path}",
@@ -46,7 +46,7 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """A transaction that holds the write lock from its beginning, durable when it ends."""
         with (
-            self._problems_named(),
+            problems_named(self.path),
             self._engine.connect() as connection,
             connection.execution_options(ecmbatch_write=True).begin(),
         ):
@@ -55,7 +55,7 @@ class Database:
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """A transaction that sees one state and blocks nobody."""
-        with self._problems_named(), self._engine.connect() as connection, connection.begin():
+        with problems_named(self.path), self._engine.connect() as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
@@ -93,27 +93,6 @@ class Database:
                 return None
             return str(connection.execute(select(schema_version.c.version_num)).scalar_one())
 
-    @contextmanager
-    def _problems_named(self) -> Iterator[None]:
-        try:
-            yield
-        except OperationalError as error:
-            raise Unreachable(
-                f"the ledger {self.path} cannot be used: {error.orig}",
-                hint="check the disk's free space and permissions; nothing is lost, run the command again",
-            ) from error
-        except DatabaseError as error:
-            if "UNIQUE constraint" in str(error.orig):
-                raise
-            raise UsageError(
-                f"the ledger {self.path} is not a ledger of this version: {error.orig}",
-                hint="point [ledger] url elsewhere, or restore the file from a backup",
-            ) from error
-        except SQLAlchemyError as error:
-            raise Unreachable(f"the ledger {self.path} cannot be used: {type(error).__name__}") from error
-        except OSError as error:
-            raise Unreachable(f"the ledger {self.path} cannot be used: {error.strerror}") from error
-
 
 def _on_connect(connection: Any, _record: Any) -> None:
     # The driver's own transaction handling would begin late and take the write lock later still.
@@ -131,7 +110,30 @@ def _on_begin(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
 
 
-def _refuse_network_file_system(path: Path) -> None:
+@contextmanager
+def problems_named(path: Path) -> Iterator[None]:
+    """Tell what SQLite, SQLAlchemy or the disk says about the ledger at *path* in our errors."""
+    try:
+        yield
+    except OperationalError as error:
+        raise Unreachable(
+            f"the ledger {path} cannot be used: {error.orig}",
+            hint="check the disk's free space and permissions; nothing is lost, run the command again",
+        ) from error
+    except DatabaseError as error:
+        if "UNIQUE constraint" in str(error.orig):
+            raise
+        raise UsageError(
+            f"the ledger {path} is not a ledger of this version: {error.orig}",
+            hint="point [ledger] url elsewhere, or restore the file from a backup",
+        ) from error
+    except SQLAlchemyError as error:
+        raise Unreachable(f"the ledger {path} cannot be used: {type(error).__name__}") from error
+    except OSError as error:
+        raise Unreachable(f"the ledger {path} cannot be used: {error.strerror}") from error
+
+
+def refuse_network_file_system(path: Path) -> None:
     """SQLite's locks do not hold on network file systems; two hosts would both believe to own a run."""
     mounts = Path("/proc/self/mountinfo")
     if not mounts.exists():

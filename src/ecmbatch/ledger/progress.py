@@ -94,6 +94,7 @@ class Progress:
                         offset=partition.offset,
                         staged=partition.staged,
                         filtered=partition.filtered,
+                        counts=dict(partition.counts),
                         observations=partition.observations,
                     )
                 )
@@ -170,7 +171,7 @@ def _forget_progress(connection: Connection, run_id: str, scan: int) -> None:
     connection.execute(
         update(tables.partitions)
         .where(tables.partitions.c.run_id == run_id, tables.partitions.c.scan == scan)
-        .values(offset=0, staged=0, filtered=0, observations=None)
+        .values(offset=0, staged=0, filtered=0, counts={}, observations=None)
     )
 
 

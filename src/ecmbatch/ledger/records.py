@@ -95,7 +95,7 @@ class AttemptRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionRecord:
-    """How far a partition came; ``offset``, ``staged`` and ``filtered`` are rows."""
+    """How far a partition came; ``offset``, ``staged`` and ``filtered`` are rows, ``counts`` the processors'."""
 
     partition: int
     scan: int
@@ -103,6 +103,7 @@ class PartitionRecord:
     offset: int
     staged: int
     filtered: int
+    counts: Mapping[str, int]
     observations: Document | None
 
 

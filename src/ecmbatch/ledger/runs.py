@@ -1,4 +1,4 @@
-"""Runs and the attempts at them: launching, taking over, leases, fencing, ending."""
+"""Runs and the attempts at them: launching, taking over, leases, fencing, ending. Reading is in `run_queries`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
-from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete, UsageError
+from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import AttemptRecord, Document, Fence, NewRun, RunRecord
+from ecmbatch.ledger.run_queries import RunQueries, active_attempt, is_live, latest_run, run_of
 from ecmbatch.ledger.watermarks import move_watermark
 from ecmbatch.protocol.checkpoint import PartitionStatus, rfc3339
 from ecmbatch.protocol.recovery import (
@@ -29,12 +30,11 @@ from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
 Clock = Callable[[], datetime]
 
 
-class Runs:
+class Runs(RunQueries):
     """The ledger's runs. *lease* is how long an attempt's claim holds without being renewed."""
 
     def __init__(self, database: Database, clock: Clock, lease: timedelta) -> None:
-        self._database = database
-        self._clock = clock
+        super().__init__(database, clock)
         self._lease = lease
 
     # -- launching ---------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ class Runs:
         now = self._clock()
         try:
             with self._database.write() as connection:
-                latest = self._latest(connection, new.job_id, new.lane)
+                latest = latest_run(connection, new.job_id, new.lane)
                 self._refuse_if_live(connection, new.job_id, new.lane, now)
                 decision = decide(latest)
                 if latest is not None and decision.launch is Launch.REPLACE:
@@ -63,7 +63,7 @@ class Runs:
                 else:
                     run = self._create(connection, new, now)
                 fence = self._claim(connection, run, owner, now)
-                return decision, self._get(connection, run.run_id), fence
+                return decision, run_of(connection, run.run_id), fence
         except IntegrityError as error:
             raise RunAlreadyActive(f"another process started {new.job_id} at the same moment") from error
 
@@ -75,7 +75,7 @@ class Runs:
         now = self._clock()
         try:
             with self._database.write() as connection:
-                run = self._get(connection, run_id)
+                run = run_of(connection, run_id)
                 self._refuse_if_live(connection, run.job_id, run.lane, now)
                 if run.status is RunStatus.SUCCESS:
                     raise RunAlreadyComplete(f"run {run_id} succeeded; there is nothing to resume")
@@ -85,7 +85,7 @@ class Runs:
                         hint=f"start a new run: ecmbatch run {run.job_id}",
                     )
                 fence = self._claim(connection, run, owner, now)
-                return self._get(connection, run_id), fence
+                return run_of(connection, run_id), fence
         except IntegrityError as error:
             raise RunAlreadyActive(f"another process resumed run {run_id} at the same moment") from error
 
@@ -108,7 +108,7 @@ class Runs:
                     finished_at=self._clock(),
                 )
             )
-            return self._get(connection, new.run_id)
+            return run_of(connection, new.run_id)
 
     def freeze(
         self,
@@ -159,6 +159,14 @@ class Runs:
                     ],
                 )
 
+    def amend_plan(self, fence: Fence, plan: Document) -> None:
+        """Replace the frozen plan by one that also knows what the run has staged to look things up in."""
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            connection.execute(
+                update(tables.runs).where(tables.runs.c.run_id == fence.run_id).values(plan=dict(plan))
+            )
+
     def amend(self, fence: Fence, *, plan: Document, digest: str, definition: Document) -> None:
         """Replace the frozen plan after an operator accepted a changed definition."""
         with self._database.write() as connection:
@@ -199,19 +207,17 @@ class Runs:
         """
         now = self._clock()
         with self._database.write() as connection:
-            run = self._get(connection, run_id)
+            run = run_of(connection, run_id)
             if run.status not in ACTIVE:
                 raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
-            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
-            if attempt is not None and _is_live(attempt, now):
+            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
+            if attempt is not None and is_live(attempt, now):
                 if run.status is not RunStatus.STOPPING:
                     self._set_status(connection, run, RunStatus.STOPPING)
             else:
                 self._end_lost_attempt(connection, attempt, now)
-                self._set_status(
-                    connection, self._get(connection, run_id), RunStatus.STOPPED, finished_at=now
-                )
-            return self._get(connection, run_id)
+                self._set_status(connection, run_of(connection, run_id), RunStatus.STOPPED, finished_at=now)
+            return run_of(connection, run_id)
 
     # -- ending ------------------------------------------------------------------------------------
 
@@ -227,7 +233,7 @@ class Runs:
         now = self._clock()
         with self._database.write() as connection:
             check_fence(connection, fence)
-            run = self._get(connection, fence.run_id)
+            run = run_of(connection, fence.run_id)
             values: dict[str, Any] = {"finished_at": now, "error": error}
             if status is RunStatus.SKIPPED:
                 values["run_key"] = _skipped_key(run.run_key, run.run_id)
@@ -242,7 +248,7 @@ class Runs:
             if status is RunStatus.SUCCESS and run.live:
                 move_watermark(connection, run, now)
                 self._supersede_older(connection, run, now)
-            return self._get(connection, fence.run_id)
+            return run_of(connection, fence.run_id)
 
     def settle(
         self, run_id: str, status: RunStatus, *, error: Document | None, publication: Document | None = None
@@ -253,13 +259,13 @@ class Runs:
         """
         now = self._clock()
         with self._database.write() as connection:
-            run = self._get(connection, run_id)
+            run = run_of(connection, run_id)
             if run.status is status:
                 return run
             self._refuse_if_live(connection, run.job_id, run.lane, now, run_id=run_id)
-            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
+            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
             self._end_lost_attempt(connection, attempt, now)
-            run = self._get(connection, run_id)
+            run = run_of(connection, run_id)
             if not may_follow(run.status, status):
                 raise NotResumable(f"run {run_id} is {run.status} and cannot become {status}")
             # A worker that only sleeps must find a later epoch when it wakes.
@@ -275,73 +281,7 @@ class Runs:
             if status is RunStatus.SUCCESS and run.live:
                 move_watermark(connection, run, now)
                 self._supersede_older(connection, run, now)
-            return self._get(connection, run_id)
-
-    # -- reading -----------------------------------------------------------------------------------
-
-    def get(self, run_id: str) -> RunRecord:
-        """Return a run; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
-        with self._database.read() as connection:
-            return self._get(connection, run_id)
-
-    def find(self, run_id: str) -> RunRecord | None:
-        """Return a run, or ``None``."""
-        with self._database.read() as connection:
-            row = connection.execute(select(tables.runs).where(tables.runs.c.run_id == run_id)).one_or_none()
-        return None if row is None else _run(row)
-
-    def latest(self, job_id: str, lane: str) -> RunRecord | None:
-        """Return the lane's latest run that passed its gates."""
-        with self._database.read() as connection:
-            return self._latest(connection, job_id, lane)
-
-    def recent(self, *, job_id: str | None = None, limit: int = 20) -> Sequence[RunRecord]:
-        """Return the newest runs, newest first."""
-        query = _newest_first(select(tables.runs)).limit(limit)
-        if job_id is not None:
-            query = query.where(tables.runs.c.job_id == job_id)
-        with self._database.read() as connection:
-            return [_run(row) for row in connection.execute(query)]
-
-    def of_job(self, job_id: str, *, limit: int = 1_000) -> Sequence[RunRecord]:
-        """Return the newest runs of a job that passed its gates, newest first."""
-        query = _newest_first(
-            select(tables.runs).where(
-                tables.runs.c.job_id == job_id, tables.runs.c.status != RunStatus.SKIPPED
-            )
-        ).limit(limit)
-        with self._database.read() as connection:
-            return [_run(row) for row in connection.execute(query)]
-
-    def latest_success(self, job_id: str, stream: str) -> RunRecord | None:
-        """Return the stream's latest successful live run: what ``previous_job`` means."""
-        query = _newest_first(
-            select(tables.runs).where(
-                tables.runs.c.job_id == job_id,
-                tables.runs.c.stream == stream,
-                tables.runs.c.live,
-                tables.runs.c.status == RunStatus.SUCCESS,
-            )
-        )
-        with self._database.read() as connection:
-            row = connection.execute(query).first()
-        return None if row is None else _run(row)
-
-    def attempts(self, run_id: str) -> Sequence[AttemptRecord]:
-        """Return the attempts of a run, first to last."""
-        query = (
-            select(tables.attempts)
-            .where(tables.attempts.c.run_id == run_id)
-            .order_by(tables.attempts.c.attempt)
-        )
-        with self._database.read() as connection:
-            return [_attempt(row) for row in connection.execute(query)]
-
-    def is_live(self, run_id: str) -> bool:
-        """Tell whether somebody executes the run right now, as far as the ledger knows."""
-        with self._database.read() as connection:
-            attempt = self._active_attempt(connection, tables.attempts.c.run_id == run_id)
-        return attempt is not None and _is_live(attempt, self._clock())
+            return run_of(connection, run_id)
 
     # -- inside a transaction ----------------------------------------------------------------------
 
@@ -356,13 +296,13 @@ class Runs:
                 created_at=now,
             )
         )
-        return self._get(connection, new.run_id)
+        return run_of(connection, new.run_id)
 
     def _claim(self, connection: Connection, run: RunRecord, owner: Owner, now: datetime) -> Fence:
         """Begin the next attempt: whoever held the run before is fenced off from here on."""
-        lost = self._active_attempt(connection, _in_lane(run.job_id, run.lane))
+        lost = active_attempt(connection, _in_lane(run.job_id, run.lane))
         self._end_lost_attempt(connection, lost, now)
-        run = self._get(connection, run.run_id)
+        run = run_of(connection, run.run_id)
         fence = Fence(run_id=run.run_id, attempt=run.attempt + 1, epoch=run.epoch + 1)
         work = self._remaining_work(connection, run.run_id)
         self._set_status(
@@ -406,10 +346,10 @@ class Runs:
     def _refuse_if_live(
         self, connection: Connection, job_id: str, lane: str, now: datetime, *, run_id: str | None = None
     ) -> None:
-        attempt = self._active_attempt(
+        attempt = active_attempt(
             connection, _in_lane(job_id, lane) if run_id is None else tables.attempts.c.run_id == run_id
         )
-        if attempt is not None and _is_live(attempt, now):
+        if attempt is not None and is_live(attempt, now):
             raise RunAlreadyActive(
                 f"{job_id} is already running: run {attempt.run_id}, attempt {attempt.attempt}, "
                 f"by {attempt.owner} (its lease holds until {rfc3339(attempt.lease_expires_at)})",
@@ -466,29 +406,6 @@ class Runs:
             )
         )
 
-    def _latest(self, connection: Connection, job_id: str, lane: str) -> RunRecord | None:
-        query = _newest_first(
-            select(tables.runs).where(
-                tables.runs.c.job_id == job_id,
-                tables.runs.c.lane == lane,
-                tables.runs.c.status != RunStatus.SKIPPED,
-            )
-        )
-        row = connection.execute(query).first()
-        return None if row is None else _run(row)
-
-    def _get(self, connection: Connection, run_id: str) -> RunRecord:
-        row = connection.execute(select(tables.runs).where(tables.runs.c.run_id == run_id)).one_or_none()
-        if row is None:
-            raise UsageError(
-                f"there is no run {run_id!r} in this ledger", hint="list the runs with: ecmbatch runs"
-            )
-        return _run(row)
-
-    def _active_attempt(self, connection: Connection, which: Any) -> AttemptRecord | None:
-        row = connection.execute(select(tables.attempts).where(which, tables.attempts.c.active)).one_or_none()
-        return None if row is None else _attempt(row)
-
 
 def check_fence(connection: Connection, fence: Fence) -> RunStatus:
     """Take the run's row for this transaction and return its status; raise ``Fenced`` where it moved on."""
@@ -519,28 +436,9 @@ def _fenced(fence: Fence) -> Fenced:
     )
 
 
-def _is_live(attempt: AttemptRecord, now: datetime) -> bool:
-    return now < attempt.lease_expires_at and not attempt.owner.is_certainly_dead()
-
-
 def _in_lane(job_id: str, lane: str) -> Any:
     return and_(tables.attempts.c.job_id == job_id, tables.attempts.c.lane == lane)
 
 
 def _this_attempt(fence: Fence) -> Any:
     return and_(tables.attempts.c.run_id == fence.run_id, tables.attempts.c.attempt == fence.attempt)
-
-
-def _newest_first(query: Select[Any]) -> Select[Any]:
-    return query.order_by(tables.runs.c.number.desc())
-
-
-def _run(row: Row[Any]) -> RunRecord:
-    values = row._asdict()
-    return RunRecord(**{**values, "status": RunStatus(values["status"])})
-
-
-def _attempt(row: Row[Any]) -> AttemptRecord:
-    values = row._asdict()
-    del values["job_id"], values["lane"]
-    return AttemptRecord(**{**values, "owner": Owner.from_document(values["owner"])})

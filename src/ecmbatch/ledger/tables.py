@@ -124,6 +124,7 @@ partitions = Table(
     Column("offset", BigInteger, nullable=False),
     Column("staged", BigInteger, nullable=False),
     Column("filtered", BigInteger, nullable=False),
+    Column("counts", JSON, nullable=False, default=dict),
     Column("observations", JSON),
 )
 

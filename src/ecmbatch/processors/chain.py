@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from ecmbatch.errors import EcmbatchError, TransformError
 from ecmbatch.processors.failures import shown_failure
-from ecmbatch.processors.processor import Processor
+from ecmbatch.processors.processor import Processor, Transformed
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,11 @@ class Chain:
 
     def bind(self, input_schema: pa.Schema) -> BoundChain:
         """Learn the schema after each step by passing an empty batch through. Raise TransformError."""
-        batch = pa.RecordBatch.from_pylist([], schema=input_schema)
+        empty = [pa.nulls(0, field.type) for field in input_schema]
+        batch = pa.RecordBatch.from_arrays(empty, schema=input_schema)
         schemas = []
         for step in self.steps:
-            batch = _apply(step, batch)
+            batch = _apply(step, batch).batch
             _check_names(step, batch.schema)
             schemas.append(batch.schema)
         return BoundChain(self.steps, tuple(schemas), schemas[-1] if schemas else input_schema)
@@ -49,27 +50,40 @@ class BoundChain:
     schemas: tuple[pa.Schema, ...]
     output_schema: pa.Schema
 
-    def process(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Pass *batch* through all steps. Raise TransformError, which names the step."""
-        for step, schema in zip(self.steps, self.schemas, strict=True):
-            batch = _apply(step, batch)
+    def process(self, batch: pa.RecordBatch) -> Transformed:
+        """Pass *batch* through all steps. Raise TransformError, which names the step.
+
+        What step *n* (from 0) counted as ``missing`` is among the counts as ``n/missing``.
+        """
+        counts: dict[str, int] = {}
+        for number, (step, schema) in enumerate(zip(self.steps, self.schemas, strict=True)):
+            transformed = _apply(step, batch)
+            batch = transformed.batch
             _check_schema(step, batch, schema)
-        return batch
+            counts |= {f"{number}/{name}": count for name, count in transformed.counts.items()}
+        return Transformed(batch, counts)
 
 
-def _apply(step: Step, batch: pa.RecordBatch) -> pa.RecordBatch:
+def _apply(step: Step, batch: pa.RecordBatch) -> Transformed:
     try:
         result = step.processor.process(batch)
     except (Exception, SystemExit) as error:
         # `sys.exit` must not end the process: to a scheduler, exit 0 would look like a success.
         raise _failed(step, batch, error) from error
+    # Plain numbers, whatever they were counted with: they are remembered as JSON.
+    counts = (
+        {name: int(number) for name, number in result.counts.items()}
+        if isinstance(result, Transformed)
+        else {}
+    )
+    result = result.batch if isinstance(result, Transformed) else result
     if not isinstance(result, pa.RecordBatch):
         raise TransformError(
             f"processor '{step.name}' returned {type(result).__name__}, not pyarrow.RecordBatch",
             hint="return one RecordBatch, as of pa.RecordBatch.from_arrays or batch.filter",
         )
     # pandas and others leave notes about the batch in the metadata of its schema.
-    return result.replace_schema_metadata(None)
+    return Transformed(result.replace_schema_metadata(None), counts)
 
 
 def _failed(step: Step, batch: pa.RecordBatch, error: BaseException) -> TransformError:

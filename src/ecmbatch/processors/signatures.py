@@ -36,6 +36,18 @@ def read_function_signature(name: str, function: Callable[..., Any], config: typ
     return Signature(config or hints.get(parameters[1].name, Any), len(parameters) > 2)
 
 
+def read_row_function_signature(name: str, function: Callable[..., Any], config: type | None) -> Signature:
+    """Raise PluginError unless *function* takes ``(row, config)``, or these and ``run``."""
+    subject = _Subject(name, "function", function)
+    parameters = subject.parameters(function)
+    subject.check_count(parameters, ("row", "config"))
+    hints = subject.hints(function, config)
+    subject.check_returns(function, "a dict or None")
+    if pa.RecordBatch in (hints.get(parameters[0].name), hints.get("return")):
+        raise subject.refused("must take and return a row, not a RecordBatch; @processor is for batches")
+    return Signature(config or hints.get(parameters[1].name, Any), len(parameters) > 2)
+
+
 def read_class_signature(name: str, target: type, config: type | None) -> Signature:
     """Raise PluginError unless *target* is built with ``(config)``, or ``(config, run)``, and can process."""
     subject = _Subject(name, "class", target)
@@ -96,10 +108,7 @@ class _Subject:
     def check_plain(
         self, function: Callable[..., Any], hints: dict[str, Any], batch: inspect.Parameter
     ) -> None:
-        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-            raise self.refused("must not be async")
-        if inspect.isgeneratorfunction(function):
-            raise self.refused("must return one RecordBatch; it must not yield")
+        self.check_returns(function, "one RecordBatch")
         for place, found in (
             (f"take as '{batch.name}'", hints.get(batch.name)),
             ("return", hints.get("return")),
@@ -107,3 +116,9 @@ class _Subject:
             if found not in (None, Any, pa.RecordBatch):
                 shown = getattr(found, "__name__", str(found))
                 raise self.refused(f"must {place} a pyarrow.RecordBatch, not {shown}")
+
+    def check_returns(self, function: Callable[..., Any], what: str) -> None:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise self.refused("must not be async")
+        if inspect.isgeneratorfunction(function):
+            raise self.refused(f"must return {what}; it must not yield")

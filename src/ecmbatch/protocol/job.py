@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
 from typing import Annotated, Any, Literal
@@ -45,10 +46,11 @@ from ecmbatch.protocol.names import (
     ProcessorName,
     TargetTable,
 )
+from ecmbatch.protocol.partitioning.declaration import Partitioning
 from ecmbatch.protocol.schedule import RunOutcome, Schedule
 from ecmbatch.protocol.validation.rules import Validation
 
-JobType = Literal["full_extraction", "incremental_extraction", "full_sync"]
+JobType = Literal["full_extraction", "incremental_extraction", "full_sync", "transformation"]
 Mode = Literal["append", "upsert", "replace"]
 
 _WINDOWED = "updated_at >= :window_start AND updated_at < :window_end"
@@ -64,10 +66,21 @@ def _positive(duration: timedelta) -> timedelta:
 _Period = Annotated[Duration, AfterValidator(_positive)]
 
 
-class Source(Section):
-    """Where rows come from: a connector of the project, and what it is asked for."""
+@dataclass(frozen=True, slots=True)
+class SourceName:
+    """A connector or a store of the project file, to read from."""
 
-    connector: PluginName = Field(description="A connector of the project file.")
+    kind: Literal["connector", "store"]
+    name: str
+
+
+class Source(Section):
+    """Where rows come from: a connector or a store of the project, and what it is asked for."""
+
+    connector: PluginName | None = Field(default=None, description="A connector of the project file.")
+    store: PluginName | None = Field(
+        default=None, description="A store of the project file, which a transformation reads."
+    )
     query: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="One SELECT; values come in as :name from parameters or the window."
     )
@@ -85,6 +98,20 @@ class Source(Section):
         default=None,
         description="How far the window ends behind the source's clock; default: the connector's.",
     )
+
+    @property
+    def named(self) -> SourceName:
+        """The connector or the store that is read."""
+        if self.store is not None:
+            return SourceName("store", self.store)
+        assert self.connector is not None
+        return SourceName("connector", self.connector)
+
+    @model_validator(mode="after")
+    def _reads_one_place(self) -> Source:
+        if (self.connector is None) == (self.store is None):
+            raise ValueError("needs either a connector or, in a transformation, a store")
+        return self
 
     @model_validator(mode="after")
     def _asks_one_thing(self) -> Source:
@@ -144,18 +171,6 @@ class Sink(Section):
         if len(set(self.key)) < len(self.key):
             raise refusal(Problem("/key", "names a column more than once"))
         return self
-
-
-class HashPartitioning(Section):
-    """Rows spread evenly by a hash of their key; NULL keys are in partition 0."""
-
-    strategy: Literal["hash"]
-    key: ColumnName = Field(description="The column whose values decide; rows of one value stay together.")
-    partitions: int = Field(ge=1, le=65_536)
-
-
-Partitioning = HashPartitioning
-"""Any partitioning. Further strategies join as ``Annotated[A | B, Field(discriminator="strategy")]``."""
 
 
 class CheckpointPolicy(Section):
@@ -220,7 +235,7 @@ class JobDefinition(Section):
     job_type: JobType = Field(
         default="full_extraction",
         description="full_extraction: what the query returns; incremental_extraction: bound to the window or "
-        "the previous run; full_sync: the result is the table.",
+        "the previous run; full_sync: the result is the table; transformation: reads a store.",
     )
     description: Annotated[str, Field(max_length=10_000)] | None = None
     owner: _Text | None = None
@@ -310,7 +325,7 @@ class JobDefinition(Section):
         and the guard ``sink.allow_empty``: a failed run may be resumed after it was corrected.
         """
         source = self.source.model_dump(
-            mode="json", include={"connector", "query", "table", "path", "order_by"}
+            mode="json", include={"connector", "store", "query", "table", "path", "order_by"}
         )
         sink = self.sink.model_dump(
             mode="json", by_alias=True, include={"store", "key", "order_by", "provenance", "schema_mode"}
@@ -343,6 +358,7 @@ class JobDefinition(Section):
         problems = [
             *sql.check_binding(self.source.query, list(self.parameters)),
             *_mode_problems(self),
+            *_transformation_problems(self),
             *_dependency_problems(self),
         ]
         # An expression that cannot be read is reported by from_json, which knows its place as written.
@@ -400,7 +416,17 @@ def json_schema() -> dict[str, Any]:
     schema = JobDefinition.model_json_schema()
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["title"] = "ecmbatch job"
-    schema["$defs"]["Source"]["oneOf"] = [{"required": [name]} for name in ("query", "table", "path")]
+    schema["$defs"]["Source"]["allOf"] = [
+        {"oneOf": [{"required": [name]} for name in names]}
+        for names in (("query", "table", "path"), ("connector", "store"))
+    ]
+    schema["$defs"]["RangePartitioning"]["oneOf"] = [
+        {"required": [name], "properties": {other: {"type": "null"}}}
+        for name, other in (("partitions", "bounds"), ("bounds", "partitions"))
+    ]
+    schema["if"] = {"properties": {"job_type": {"const": "transformation"}}, "required": ["job_type"]}
+    schema["then"] = {"properties": {"source": {"required": ["store"]}}}
+    schema["else"] = {"properties": {"source": {"required": ["connector"]}}}
     schema["anyOf"] = [
         {"properties": {"job_type": {"const": "full_sync"}}, "required": ["job_type"]},
         {"properties": {"sink": {"required": ["mode"]}}},
@@ -413,6 +439,15 @@ def _mode_problems(job: JobDefinition) -> Iterator[Problem]:
         yield Problem("/sink/mode", "is required", "append, upsert or replace")
     if job.sink.table is None and (len(job.table) > 63 or job.table.startswith("_ecmbatch_")):
         yield Problem("/sink/table", "is required: the job id is no table name", "at most 63 characters")
+
+
+def _transformation_problems(job: JobDefinition) -> Iterator[Problem]:
+    if job.job_type == "transformation" and job.source.store is None:
+        yield Problem("/source", "needs a store: a transformation reads one", 'write "store" for "connector"')
+    if job.source.store is not None and job.job_type != "transformation":
+        yield Problem(
+            "/job_type", "must be transformation, for the source is a store", '"job_type": "transformation"'
+        )
 
 
 def _bound_problems(job: JobDefinition) -> Iterator[Problem]:
@@ -472,10 +507,7 @@ def _binding_problems(value: Any) -> list[Problem]:
 def _is_covered(problem: Problem, refused: Sequence[Problem]) -> bool:
     """Tell whether *problem* only repeats, less clearly, what *refused* says of the same place."""
     return any(
-        problem.path == better.path
-        or problem.path.startswith(better.path + "/")
-        or (better.path == "/partitioning/strategy" and problem.path.startswith("/partitioning/"))
-        for better in refused
+        problem.path == better.path or problem.path.startswith(better.path + "/") for better in refused
     )
 
 

@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,9 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.errors import IntegrityError, StageError
 
 _TEMPORARY = ".part"
-_LEAST_FREE_BYTES = 16 * 1024 * 1024
+_RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_FOLDER = re.compile(r"s[0-9]{5}|references")
+LEAST_FREE_BYTES = 16 * 1024 * 1024
 """What must be free before a file is begun; to run full in the middle of one helps nobody."""
 
 
@@ -40,6 +42,14 @@ class SealedFile:
     rows: int
     bytes: int
     sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSize:
+    """What is staged for a run: files, sealed or not, and their bytes."""
+
+    files: int
+    bytes: int
 
 
 class Stage:
@@ -109,13 +119,67 @@ class Stage:
                     hint="something else changed the stage; give the run up and start anew with --fresh",
                 )
 
+    def save_reference(self, run_id: str, name: str, table: pa.Table) -> SealedFile:
+        """Keep a table that processors of the run look things up in: durable when this returns.
+
+        *name* must be another one for every table and attempt: what an attempt has saved and told nobody of
+        stays where it is, unused.
+        """
+        final = self.root / run_id / "references" / f"{name}.arrow"
+        temporary = final.with_name(final.name + _TEMPORARY)
+        with _problems_named(temporary):
+            _make_durable_folder(final.parent)
+            _check_room(final.parent)
+            with temporary.open("wb") as opened, pa.ipc.new_file(opened, table.schema) as writer:
+                writer.write_table(table)
+            sealed = _sealed(temporary, final, table.num_rows)
+        crash_point("stage.reference")
+        return sealed
+
+    def reference(self, run_id: str, sealed: SealedFile) -> pa.Table:
+        """Return a table that was kept by :meth:`save_reference`.
+
+        Raises :class:`~ecmbatch.errors.IntegrityError` where it is gone or not what was kept.
+        """
+        path = self.path(run_id, sealed.file)
+        try:
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        except OSError as error:
+            raise _lost_reference(path, f"cannot be read any more ({type(error).__name__})") from error
+        if digest != sealed.sha256:
+            raise _lost_reference(path, "is not what was kept")
+        with pa.memory_map(str(path)) as mapped:
+            return pa.ipc.open_file(mapped).read_all()
+
     def run_ids(self) -> list[str]:
         """Return the runs that have something staged."""
         return sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
 
-    def remove(self, run_id: str) -> None:
-        """Delete everything staged for a run."""
+    def holds_run(self, name: str) -> bool:
+        """Tell whether what is called *name* looks like the stage of a run, whoever knows the run.
+
+        Somebody may have pointed the stage at a folder that holds other things too.
+        """
+        folder = self.root / name
+        if not _RUN_ID.fullmatch(name) or folder.is_symlink() or not folder.is_dir():
+            return False
+        return all(_FOLDER.fullmatch(path.name) for path in folder.iterdir())
+
+    def size(self, run_id: str) -> StageSize:
+        """Return how much is staged for a run."""
+        sizes = []
+        for folder, _, names in os.walk(self.root / run_id):
+            for name in names:
+                # A worker or another gc may take the file away meanwhile.
+                with suppress(FileNotFoundError):
+                    sizes.append(Path(folder, name).stat().st_size)
+        return StageSize(files=len(sizes), bytes=sum(sizes))
+
+    def remove(self, run_id: str) -> bool:
+        """Delete everything staged for a run; tell whether all of it is gone."""
         shutil.rmtree(self.root / run_id, ignore_errors=True)
+        return not (self.root / run_id).exists()
 
     def _scan_folder(self, run_id: str, scan: int) -> Path:
         return self.root / run_id / f"s{scan:05d}"
@@ -153,16 +217,9 @@ class ChunkWriter:
         with _problems_named(self._temporary):
             self._parquet.close()
             crash_point("stage.written")
-            with self._temporary.open("rb") as opened:
-                digest = hashlib.file_digest(opened, "sha256").hexdigest()
-                os.fsync(opened.fileno())
-            size = self._temporary.stat().st_size
-            self._temporary.rename(self._final)
-            _sync_folder(self._final.parent)
+            sealed = _sealed(self._temporary, self._final, self._rows)
         crash_point("stage.sealed")
-        return SealedFile(
-            file=f"{self._final.parent.name}/{self._final.name}", rows=self._rows, bytes=size, sha256=digest
-        )
+        return sealed
 
     def discard(self) -> None:
         """Give the file up."""
@@ -179,6 +236,24 @@ def manifest_digest(files: Sequence[SealedFile]) -> str:
     """Return the sha256 of the exact list of files that a verdict judges and a publication uses."""
     listed = [[sealed.file, sealed.rows, sealed.bytes, sealed.sha256] for sealed in files]
     return hashlib.sha256(json.dumps(listed, separators=(",", ":")).encode()).hexdigest()
+
+
+def _sealed(temporary: Path, final: Path, rows: int) -> SealedFile:
+    """Make a file that was written durable under its final name, below the run's folder and its own."""
+    with temporary.open("rb") as opened:
+        digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        os.fsync(opened.fileno())
+    size = temporary.stat().st_size
+    temporary.rename(final)
+    _sync_folder(final.parent)
+    return SealedFile(file=f"{final.parent.name}/{final.name}", rows=rows, bytes=size, sha256=digest)
+
+
+def _lost_reference(path: Path, found: str) -> IntegrityError:
+    return IntegrityError(
+        f"{path}, in which a processor looks things up, {found}; nothing was published",
+        hint="restore the file, or give the run up and start anew with --fresh",
+    )
 
 
 def _token_of(name: str) -> int:
@@ -198,10 +273,10 @@ def _make_durable_folder(folder: Path) -> None:
 
 def _check_room(folder: Path) -> None:
     free = shutil.disk_usage(folder).free
-    if free < _LEAST_FREE_BYTES:
+    if free < LEAST_FREE_BYTES:
         raise StageError(
             f"the disk of the stage at {folder} has {free / 2**20:.0f} MiB free; at least "
-            f"{_LEAST_FREE_BYTES / 2**20:.0f} MiB are needed to go on",
+            f"{LEAST_FREE_BYTES / 2**20:.0f} MiB are needed to go on",
             hint="make room, then resume the run: what is checkpointed is kept",
         )
 

@@ -24,13 +24,20 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ecmbatch.connectors.connector import Connector, Cursor, ReadRequest, Scan, ScannedBatch
 from ecmbatch.errors import SourceError
-from ecmbatch.protocol.partitioning import hash_partitions
+from ecmbatch.protocol.key_values import encode_key, plain_keys
+from ecmbatch.protocol.partitioning.partitions import (
+    HashPartitions,
+    ListPartitions,
+    Partitions,
+    RangePartitions,
+)
 
 ROW = "row_number"
 """The column of the test tables that tells rows apart; the key is ``key``."""
@@ -100,7 +107,7 @@ class ConnectorContract(ABC):
     def test_every_partition_is_in_exactly_one_scan(self) -> None:
         with self._opened(sample_table()) as (connector, request):
             for partitions in (1, 2, 7, 16):
-                scans = connector.plan(replace(request, key="key", partitions=partitions)).scans
+                scans = connector.plan(_by_hash(request, partitions)).scans
                 fed = [partition for scan in scans for partition in scan.partitions]
                 assert sorted(fed) == list(range(partitions))
                 assert [scan.number for scan in scans] == list(range(len(scans)))
@@ -108,12 +115,12 @@ class ConnectorContract(ABC):
 
     def test_plans_are_plain_json_values(self) -> None:
         with self._opened(sample_table()) as (connector, request):
-            for scan in connector.plan(replace(request, key="key", partitions=4)).scans:
+            for scan in connector.plan(_by_hash(request, 4)).scans:
                 assert json.loads(json.dumps(dict(scan.detail), allow_nan=False)) == scan.detail
 
     def test_every_row_is_read_once_by_the_scan_of_its_partition(self) -> None:
         def check(table: pa.Table, data: st.DataObject) -> None:
-            request_of = _drawn_request(data)
+            request_of = _drawn_request(table, data)
             with self._opened(table) as (connector, request):
                 request = replace(request, **request_of)
                 plan = connector.plan(request)
@@ -122,7 +129,7 @@ class ConnectorContract(ABC):
                     for scanned in read_all(connector, request, scan):
                         assert scanned.batch.schema.equals(plan.schema)
                         assert 0 < scanned.batch.num_rows <= request.batch_rows
-                        assigned = hash_partitions(scanned.batch.column("key"), request.partitions)
+                        assigned = request_of["partitioning"].assign(scanned.batch.column("key"))
                         assert set(assigned.tolist()) <= set(scan.partitions)
                         seen += scanned.batch.column(ROW).to_pylist()
                 assert sorted(seen) == list(range(table.num_rows))
@@ -132,7 +139,7 @@ class ConnectorContract(ABC):
     def test_keys_arrive_unchanged(self) -> None:
         def check(table: pa.Table, data: st.DataObject) -> None:
             with self._opened(table) as (connector, request):
-                request = replace(request, key="key")
+                request = _by_hash(request, 1)
                 (scan,) = connector.plan(request).scans
                 read = {
                     row[ROW]: row["key"]
@@ -147,7 +154,7 @@ class ConnectorContract(ABC):
 
     def test_a_scan_goes_on_after_any_cursor_with_exactly_the_rest(self) -> None:
         def check(table: pa.Table, data: st.DataObject) -> None:
-            request_of = _drawn_request(data)
+            request_of = _drawn_request(table, data)
             other_batch_rows = data.draw(st.integers(1, 40), label="batch_rows after")
             with self._opened(table) as (connector, request):
                 request = replace(request, **request_of)
@@ -167,14 +174,14 @@ class ConnectorContract(ABC):
     def test_the_order_is_the_same_every_time(self) -> None:
         table = skewed_table(20_000)
         with self._opened(table) as (connector, request):
-            request = replace(request, key="key", partitions=8, batch_rows=1000)
+            request = _by_hash(request, 8, batch_rows=1000)
             for scan in connector.plan(request).scans:
                 first = _rows(read_all(connector, request, scan))
                 assert _rows(read_all(connector, replace(request, batch_rows=777), scan)) == first
 
     def test_a_scan_that_is_not_resumable_gives_no_cursors(self) -> None:
         with self._opened(sample_table()) as (connector, request):
-            request = replace(request, key="key", partitions=4, resumable=False, batch_rows=2)
+            request = _by_hash(request, 4, resumable=False, batch_rows=2)
             for scan in connector.plan(request).scans:
                 assert scan.resume == "none"
                 assert all(scanned.cursor is None for scanned in read_all(connector, request, scan))
@@ -182,13 +189,13 @@ class ConnectorContract(ABC):
     def test_a_group_of_equal_keys_is_read_in_batches(self) -> None:
         table = pa.table({"key": pa.array([7] * 5000), ROW: pa.array(range(5000), pa.int64())})
         with self._opened(table) as (connector, request):
-            request = replace(request, key="key", batch_rows=100)
+            request = _by_hash(request, 1, batch_rows=100)
             (scan,) = connector.plan(request).scans
             assert [scanned.batch.num_rows for scanned in read_all(connector, request, scan)] == [100] * 50
 
     def test_an_empty_source_has_a_schema_and_no_batches(self) -> None:
         with self._opened(sample_table().slice(0, 0)) as (connector, request):
-            request = replace(request, key="key", partitions=4)
+            request = _by_hash(request, 4)
             plan = connector.plan(request)
             assert plan.schema.names == ["key", ROW]
             assert [read_all(connector, request, scan) for scan in plan.scans] == [[] for _ in plan.scans]
@@ -196,14 +203,17 @@ class ConnectorContract(ABC):
     @pytest.mark.parametrize("field", ["key", "order_by"])
     def test_an_unknown_column_is_refused_by_name(self, field: str) -> None:
         with self._opened(sample_table()) as (connector, request):
-            request = replace(request, key="key", partitions=2)
-            request = replace(request, key="kee") if field == "key" else replace(request, order_by="kee")
+            request = _by_hash(request, 2)
+            if field == "key":
+                request = replace(request, partitioning=HashPartitions(key="kee", count=2))
+            else:
+                request = replace(request, order_by="kee")
             with pytest.raises(SourceError):
                 connector.plan(request)
 
     def test_a_scan_may_be_left_early_and_read_again(self) -> None:
         with self._opened(skewed_table(5000)) as (connector, request):
-            request = replace(request, key="key", batch_rows=100)
+            request = _by_hash(request, 1, batch_rows=100)
             (scan,) = connector.plan(request).scans
             for _ in range(3):
                 with connector.read(request, scan, None) as batches:
@@ -218,7 +228,7 @@ class ConnectorContract(ABC):
 
     def test_threads_read_at_once(self) -> None:
         with self._opened(skewed_table(5000)) as (connector, request):
-            request = replace(request, key="key", partitions=4, batch_rows=500)
+            request = _by_hash(request, 4, batch_rows=500)
             scans = connector.plan(request).scans * 4
             with ThreadPoolExecutor(4) as threads:
                 counts = list(threads.map(lambda scan: len(_rows(read_all(connector, request, scan))), scans))
@@ -251,12 +261,43 @@ def skewed_table(rows: int) -> pa.Table:
     return pa.table({"key": pa.array(keys, pa.string()), ROW: pa.array(range(rows), pa.int64())})
 
 
-def _drawn_request(data: st.DataObject) -> dict[str, Any]:
+def _by_hash(request: ReadRequest, partitions: int, **changes: Any) -> ReadRequest:
+    return replace(request, partitioning=HashPartitions(key="key", count=partitions), **changes)
+
+
+def _drawn_request(table: pa.Table, data: st.DataObject) -> dict[str, Any]:
     return {
-        "key": "key",
-        "partitions": data.draw(st.sampled_from([1, 2, 5]), label="partitions"),
+        "partitioning": data.draw(partitionings(table.column("key")), label="partitioning"),
         "batch_rows": data.draw(st.integers(1, 40), label="batch_rows"),
     }
+
+
+@st.composite
+def partitionings(draw: st.DrawFn, keys: pa.ChunkedArray) -> Partitions:
+    """Partitionings of every kind by the column ``key``; bounds and values are among its *keys*."""
+    strategy = draw(st.sampled_from(["hash", "range", "list"]))
+    known = _distinct(keys)
+    some = draw(st.lists(st.integers(0, len(known) - 1), unique=True, max_size=5)) if len(known) else []
+    if strategy == "hash" or not some:
+        return HashPartitions(key="key", count=draw(st.sampled_from([1, 2, 5])))
+    chosen = [encode_key(known[place]) for place in sorted(some)]
+    if strategy == "range":
+        return RangePartitions(
+            key="key", bounds=tuple(chosen), shown=tuple(map(str, chosen)), ordered=draw(st.booleans())
+        )
+    names = tuple(str(number) for number in range(len(chosen)))
+    default = draw(st.sampled_from(["rest", names[0]]))
+    return ListPartitions(key="key", names=names, groups=tuple((value,) for value in chosen), default=default)
+
+
+def _distinct(keys: pa.ChunkedArray) -> pa.Array:
+    """Return the different keys, ascending, without those that only a float can be."""
+    plain = plain_keys(keys.combine_chunks()).drop_null()
+    if pa.types.is_floating(plain.type):
+        # -0.0 and 0.0 are one key; a job writes neither NaN nor infinity.
+        plain = pc.add(plain.filter(pc.is_finite(plain)), pa.scalar(0, plain.type))
+    distinct = plain.unique()
+    return distinct.take(pc.array_sort_indices(distinct))
 
 
 def _stored(cursor: Cursor) -> Cursor:

@@ -44,17 +44,18 @@ class Column:
         return pc.if_else(self.hidden, pa.scalar(None, plain.type), plain)
 
 
-def find_column(batch: pa.RecordBatch, name: str, stage: Stage) -> Column:
+def find_column(batch: pa.RecordBatch, name: str, stage: Stage | None) -> Column:
     """Return the column *name*: one of exactly that name, else a path of dots into struct columns.
+
+    *stage* says which rows a rule looks at, for the error's words.
 
     Raises :class:`Unobservable` where there is none, or where two have that name.
     """
     path = _find(batch.schema.names, batch.column, name)
     if path is None:
         hint = '; did the transform rename it? "stage": "source" looks at the rows as extracted'
-        raise Unobservable(
-            f"there is no column '{name}' in the {stage} rows{hint if stage == 'output' else ''}"
-        )
+        rows = f"the {stage} rows" if stage else "the rows"
+        raise Unobservable(f"there is no column '{name}' in {rows}{hint if stage == 'output' else ''}")
     *parents, array = path
     hidden = None
     for parent in parents:

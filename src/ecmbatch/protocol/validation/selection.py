@@ -1,4 +1,4 @@
-"""The rows of a batch that a rule looks at: a ``where`` predicate, evaluated by Arrow."""
+"""The rows of a batch that a ``where`` predicate selects, for a rule or a filter; evaluated by Arrow."""
 
 from __future__ import annotations
 
@@ -38,15 +38,18 @@ class Selection:
         return values if self.mask is None else values.filter(self.mask)
 
 
-def select(batch: pa.RecordBatch, where: Where | None, stage: Stage) -> Selection:
-    """Return which rows of *batch* satisfy *where*; raises :class:`Unobservable`."""
+def select(batch: pa.RecordBatch, where: Where | None, stage: Stage | None = None) -> Selection:
+    """Return which rows of *batch* satisfy *where*; raises :class:`Unobservable`.
+
+    *stage* says which rows a rule looks at, for the error's words.
+    """
     if where is None:
         return Selection(rows=batch.num_rows)
     mask = pc.fill_null(_truth(batch, where, stage), False)
     return Selection(rows=mask.true_count, mask=mask)
 
 
-def _truth(batch: pa.RecordBatch, where: Where, stage: Stage) -> pa.BooleanArray:
+def _truth(batch: pa.RecordBatch, where: Where, stage: Stage | None) -> pa.BooleanArray:
     """True, false, or null where that is unknown."""
     match where:
         case AllOf():

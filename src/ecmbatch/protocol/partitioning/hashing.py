@@ -1,8 +1,6 @@
-"""Partitioning strategy: which partition a row belongs to (protocol: Partitioning Strategy).
+"""The hash behind ``strategy: hash`` (protocol: Partitioning Strategy).
 
-Partitions are disjoint and their union is the whole result, NULL keys included.
-
-**ecm-hash-1**, the hash behind ``strategy: hash``, is fixed for good; a change would be a new name. All
+**ecm-hash-1** is fixed for good; a change would be a new name. All
 arithmetic is on unsigned 64-bit words and wraps. ``mix`` is the finaliser of splitmix64 (Steele, Lea and
 Flood, *Fast Splittable Pseudorandom Number Generators*, 2014). A key is one or more words ``w0 … wk``:
 
@@ -24,8 +22,6 @@ text (UTF-8), binary, UUID            bytes in groups of eight, little-endian, z
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -34,7 +30,6 @@ from numpy.typing import NDArray
 from ecmbatch.errors import SourceError
 
 HASH_NAME = "ecm-hash-1"
-MAX_PARTITIONS = 65_536
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _WORD = 8
@@ -75,20 +70,6 @@ def hash_keys(keys: pa.Array) -> Words:
     for word in _words(keys):
         hashed = _mix(hashed ^ word)
     return hashed
-
-
-def split(batch: pa.RecordBatch, key: str, partitions: int) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Yield ``(partition, rows)`` for every partition that occurs in *batch*, ascending, rows in order."""
-    if not batch.num_rows:
-        return
-    assigned = hash_partitions(batch.column(key), partitions)
-    # A stable sort of small integers is a radix sort; one `take` and slices are cheaper than n filters.
-    order = np.argsort(assigned, kind="stable")
-    rows = batch.take(pa.array(order))
-    occurring, starts = np.unique(assigned[order], return_index=True)
-    ends = np.append(starts[1:], batch.num_rows)
-    for partition, start, end in zip(occurring, starts, ends, strict=True):
-        yield int(partition), rows.slice(int(start), int(end - start))
 
 
 def _partitions_of_dictionary(keys: pa.DictionaryArray, partitions: int) -> NDArray[np.uint16]:

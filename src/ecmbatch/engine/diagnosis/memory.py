@@ -1,0 +1,149 @@
+"""What is remembered: the ledger, unfinished runs, the stage, alerts, and what the stores know beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from datetime import timedelta
+
+from ecmbatch.engine.diagnosis.finding import Finding, ok, unusable, warning
+from ecmbatch.engine.launching import DEFAULT_STREAM
+from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.staging import StagedRun, idle_since, staged_runs
+from ecmbatch.errors import EcmbatchError
+from ecmbatch.ledger.ledger import Ledger
+from ecmbatch.ledger.tables import SCHEMA_VERSION
+from ecmbatch.ledger.untouched import UntouchedDatabase
+from ecmbatch.project_file import STATE_FOLDER
+from ecmbatch.protocol.duration import format_duration
+from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.run import ACTIVE, FINAL
+
+_LONG = timedelta(days=7)
+_TOLERANCE = timedelta(seconds=5)
+
+
+def ledger_file(resources: Resources) -> Iterator[Finding]:
+    """Open the ledger if there is one: its version, its place, its soundness."""
+    path = resources.project_file.ledger_path
+    if not path.exists():
+        yield ok("ledger", f"{path} is not there yet; the first run makes it")
+        return
+    database = UntouchedDatabase(path)
+    version = database.version()
+    if damage := database.damage():
+        yield unusable("ledger", f"the ledger {path} is damaged: {damage}", "restore it from a backup")
+    elif version is None or version < SCHEMA_VERSION:
+        yield warning(
+            "ledger",
+            f"the ledger {path} has version {version or 'none'}; the next run brings it to {SCHEMA_VERSION}",
+            "back it up before",
+        )
+    elif version > SCHEMA_VERSION:
+        yield unusable(
+            "ledger",
+            f"the ledger {path} has version {version}; this ecmbatch knows {SCHEMA_VERSION}",
+            "use the ecmbatch that other processes of this project use",
+        )
+    else:
+        yield ok("ledger", f"{path} is sound, {path.stat().st_size / 2**20:,.1f} MiB, version {version}")
+
+
+def runs(resources: Resources, ledger: Ledger) -> Iterator[Finding]:
+    """Find runs that only look alive, those that nobody finishes, and those from the future."""
+    for run in ledger.runs.unfinished():
+        idle = idle_since(run, ledger)
+        if idle is None:
+            continue
+        if run.status in ACTIVE:
+            owner = ledger.runs.attempts(run.run_id)[-1].owner
+            yield warning(
+                "leases",
+                f"run {run.run_id} of {run.job_id} looks alive, but nobody executes it: {owner} is gone",
+                f"ecmbatch resume {run.run_id}",
+            )
+        elif (age := resources.clock() - idle) > _LONG:
+            yield warning(
+                "runs",
+                f"run {run.run_id} of {run.job_id} is {run.status} for {format_duration(_days(age))}",
+                f"ecmbatch resume {run.run_id}, or: ecmbatch abandon {run.run_id}",
+            )
+    newest = ledger.runs.recent(limit=1)
+    if newest and newest[0].created_at > resources.clock() + _TOLERANCE:
+        yield warning(
+            "clocks",
+            f"the ledger's newest run {newest[0].run_id} is from the future: the clock was set back",
+            "leases and retention count by this clock",
+        )
+
+
+def alerts(ledger: Ledger) -> Iterator[Finding]:
+    """Count the alerts that nobody was told."""
+    waiting = len(ledger.verdicts.alerts(undelivered=True))
+    if waiting:
+        yield warning("alerts", f"{waiting} alerts wait to be delivered", "the next run delivers them")
+
+
+def stage(resources: Resources, ledger: Ledger | None) -> Iterator[Finding]:
+    """Find staged rows that no run needs."""
+    staged = list(staged_runs(resources.stage, ledger))
+    finished = [each for each in staged if each.run is not None and each.run.status in FINAL]
+    unknown = [each for each in staged if each.run is None]
+    if finished:
+        yield warning("stages", f"{_amount(finished)} of runs that are over", "ecmbatch gc")
+    if unknown:
+        yield warning(
+            "stages",
+            f"{_amount(unknown)} of runs that this ledger does not know",
+            "if no other project uses this stage: ecmbatch gc --orphans",
+        )
+    if not finished and not unknown:
+        yield ok(
+            "stages", f"{_amount(staged)}, all of runs that may need them" if staged else "nothing is staged"
+        )
+
+
+def heads(resources: Resources, ledger: Ledger | None, jobs: Sequence[JobDefinition]) -> Iterator[Finding]:
+    """Find tables that were last loaded by a run which the ledger does not know: a ledger was lost."""
+    for job in jobs:
+        # A store that cannot be reached is told by another check.
+        with suppress(EcmbatchError):
+            head = resources.store(job.sink.store).head(job.job_id, job.table, DEFAULT_STREAM)
+            if head is None or _accounted_for(job, head.run_id, ledger):
+                continue
+            yield warning(
+                "heads",
+                f"{job.sink.store}.{job.table} was last loaded by run {head.run_id} of {job.job_id}, "
+                "which this ledger does not know",
+                f"restore the ledger, or say from where to go on: ecmbatch watermark set {job.job_id} TIME",
+            )
+
+
+def leftover_files(resources: Resources) -> Iterator[Finding]:
+    """Find what sorts of a process that was killed have spilled."""
+    folder = resources.project_file.root / STATE_FOLDER / "tmp"
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    if files:
+        size = sum(path.stat().st_size for path in files)
+        yield warning(
+            "temporary files",
+            f"{len(files)} files, {size / 2**20:,.1f} MiB in {folder}",
+            "they belong to a run at work, or to one that was killed: then they may be deleted",
+        )
+
+
+def _accounted_for(job: JobDefinition, run_id: str, ledger: Ledger | None) -> bool:
+    """Tell whether the ledger knows the run, or somebody said by hand from where to go on."""
+    if ledger is None:
+        return False
+    mark = ledger.watermarks.latest(job.job_id, DEFAULT_STREAM)
+    return ledger.runs.find(run_id) is not None or (mark is not None and mark.run_id is None)
+
+
+def _amount(staged: Sequence[StagedRun]) -> str:
+    size = sum(each.size.bytes for each in staged)
+    return f"{len(staged)} stages ({size / 2**20:,.1f} MiB)"
+
+
+def _days(age: timedelta) -> timedelta:
+    return timedelta(days=age.days)

@@ -1,0 +1,113 @@
+"""Forgetting the details of runs that ended long ago, never what later runs build on.
+
+A run's row, its attempts, partitions, verdicts and publication stay, and so do watermarks: keys that must not
+be used twice, ``previous_job``, dependencies and what ``show`` tells. What goes is what only a run under way
+needs. The rows of ``scans`` go with it in one transaction: a run without them has been pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import reduce
+from operator import add
+
+from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, null, select, update
+
+from ecmbatch.ledger import tables
+from ecmbatch.ledger.database import Database
+from ecmbatch.protocol.run import FINAL
+
+_RunId = str | ColumnElement[str]
+"""A value, or the column of a query around."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunDetails:
+    """What could be forgotten of a run; ``records`` counts rows of the ledger."""
+
+    run_id: str
+    job_id: str
+    ended_at: datetime
+    records: int
+
+
+class Retention:
+    """The ledger's memory of runs that ended for good."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def details_before(self, before: datetime) -> Sequence[RunDetails]:
+        """Return the runs that ended for good before *before* and still have their details, oldest first."""
+        runs = tables.runs.c
+        records = _number_of_details(runs.run_id)
+        query = (
+            select(runs.run_id, runs.job_id, runs.finished_at.label("ended_at"), records.label("records"))
+            .where(runs.status.in_(FINAL), runs.finished_at < before, records > 0)
+            .order_by(runs.number)
+        )
+        with self._database.read() as connection:
+            return [RunDetails(**row._asdict()) for row in connection.execute(query)]
+
+    def forget(self, run_id: str) -> None:
+        """Delete the details of a run that ended for good; one transaction, nothing where there are none.
+
+        Each partition keeps its latest checkpoint without the cursor, which holds a value of the source. An
+        alert stays that is the latest of its kind: it tells whether the next one is news.
+        """
+        partitions, checkpoints = tables.partitions, tables.checkpoints
+        with self._database.write() as connection:
+            ended = select(tables.runs.c.run_id).where(
+                tables.runs.c.run_id == run_id, tables.runs.c.status.in_(FINAL)
+            )
+            if connection.execute(ended).first() is None:
+                return
+            for table, which in _details_of(run_id):
+                connection.execute(delete(table).where(which))
+            connection.execute(
+                update(checkpoints).where(checkpoints.c.run_id == run_id).values(cursor=null())
+            )
+            connection.execute(
+                update(partitions).where(partitions.c.run_id == run_id).values(observations=null())
+            )
+
+    def is_forgotten(self, run_id: str) -> bool:
+        """Tell whether the details of a run that had some are gone."""
+        query = select(exists().where(tables.partitions.c.run_id == run_id), _has_scans(run_id))
+        with self._database.read() as connection:
+            had_partitions, has_scans = connection.execute(query).one()
+        return bool(had_partitions) and not has_scans
+
+
+def _details_of(run_id: _RunId) -> Sequence[tuple[Table, ColumnElement[bool]]]:
+    """Return which rows of which tables can go; those of the scans are last."""
+    chunks, checkpoints, alerts, scans = tables.chunks, tables.checkpoints, tables.alerts, tables.scans
+    later, newer = checkpoints.alias("later"), alerts.alias("newer")
+    not_the_latest = exists().where(
+        later.c.run_id == checkpoints.c.run_id,
+        later.c.partition == checkpoints.c.partition,
+        later.c.id > checkpoints.c.id,
+    )
+    told_again = exists().where(
+        newer.c.job_id == alerts.c.job_id, newer.c.key == alerts.c.key, newer.c.id > alerts.c.id
+    )
+    return (
+        (chunks, chunks.c.run_id == run_id),
+        (checkpoints, and_(checkpoints.c.run_id == run_id, not_the_latest)),
+        (alerts, and_(alerts.c.run_id == run_id, alerts.c.delivered_at.is_not(None), told_again)),
+        (scans, scans.c.run_id == run_id),
+    )
+
+
+def _number_of_details(run_id: _RunId) -> ColumnElement[int]:
+    numbers = [
+        select(func.count()).select_from(table).where(which).scalar_subquery()
+        for table, which in _details_of(run_id)
+    ]
+    return reduce(add, numbers)
+
+
+def _has_scans(run_id: _RunId) -> ColumnElement[bool]:
+    return exists().where(tables.scans.c.run_id == run_id)
