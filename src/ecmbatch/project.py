@@ -147,7 +147,10 @@ class Project:
         return check_job(self._job_file(job).job, self._resources)
 
     def plan(self, job: JobDefinition | Path | str, **options: Any) -> PlanPreview:
-        """Return what :meth:`run` with the same arguments would do; reads a sample of keys at most, and writes nothing."""
+        """Return what :meth:`run` with the same arguments would do.
+
+        Reads a sample of keys at most, and writes nothing.
+        """
         return preview_plan(self._checked(job).job, LaunchOptions(**options), self._resources)
 
     def run(

@@ -59,12 +59,19 @@ def make_app() -> typer.Typer:
     return app
 
 
-def _of_all_commands(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
-) -> None:
-    if version:
+def _print_version(asked: bool) -> None:
+    if asked:
         print(f"ecmbatch {__version__}")
         raise typer.Exit
+
+
+def _of_all_commands(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    return
 
 
 def _usage_error(error: Exception) -> UsageError:

@@ -29,7 +29,7 @@ _SETTINGS = (
 )
 
 # Messages of these kinds speak of names and syntax; those of all others may repeat values of rows.
-_ABOUT_THE_QUERY = ("Binder", "Catalog", "Parser", "Syntax", "Permission", "Not implemented")
+_ABOUT_THE_QUERY = ("Binder", "Catalog", "Parser", "Syntax", "Permission")
 
 
 class DuckDBDatabase:

@@ -25,6 +25,16 @@ def is_limited(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     return has_limit or any(node["sample"] is not None for node in _nodes(parsed, "sample"))
 
 
+def is_volatile(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    """Return whether the query may give other rows each time it is asked: it calls ``random()`` or its like, or a
+    macro of the file, which may."""
+    parsed = _parsed(connection, sql)
+    names = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
+    volatile = {name.lower() for (name,) in connection.execute(names).fetchall()}
+    called = {node["function_name"].lower() for node in _nodes(parsed, "function_name")}
+    return bool(called & volatile) or _calls(connection, parsed, "%macro")
+
+
 def selects_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Return whether *sql* does no more than to select and filter the rows of one table, each by itself.
 
@@ -49,6 +59,7 @@ def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, .
     parsed, tables = _parsed(connection, sql), _tables(connection)
     if _calls(connection, parsed, "%macro") or any(True for _ in _nodes(parsed, "type", "TABLE_FUNCTION")):
         return None
+    views = _views(connection)
     inner = {entry["key"].lower() for node in _nodes(parsed, "cte_map") for entry in node["cte_map"]["map"]}
     read = set()
     for node in _nodes(parsed, "table_name"):
@@ -56,7 +67,8 @@ def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, .
         table = None if node["catalog_name"] else tables.get((schema or "main", name))
         if table is not None:
             read.add(table)
-        elif schema or name not in inner:
+        # A query that is named like a view may read that view, or stand beside a place where the view is read.
+        elif schema or name not in inner or name in views:
             return None
     return tuple(sorted(read))
 
@@ -70,6 +82,12 @@ def _tables(connection: duckdb.DuckDBPyConnection) -> Mapping[tuple[str, str], s
         for schema, name in rows.fetchall()
         if "." not in schema + name
     }
+
+
+def _views(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
+    """Return the names of the file's views, in lower case."""
+    rows = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal")
+    return frozenset(name.lower() for (name,) in rows.fetchall())
 
 
 def _calls(connection: duckdb.DuckDBPyConnection, parsed: Any, kind: str) -> bool:

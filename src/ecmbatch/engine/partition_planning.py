@@ -117,7 +117,8 @@ def _ordered_codes(keys: pa.Array) -> tuple[NDArray[np.int64], pa.Array]:
     """
     known = keys.drop_null()
     if pa.types.is_floating(known.type):
-        known = known.filter(pc.is_finite(known))
+        # -0.0 and 0.0 are one key.
+        known = pc.add(known.filter(pc.is_finite(known)), pa.scalar(0, known.type))
     ordered = known.take(pc.array_sort_indices(known))
     # In an ordered array the codes of a dictionary ascend with the values.
     encoded = ordered.dictionary_encode()

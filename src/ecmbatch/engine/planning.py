@@ -43,18 +43,16 @@ def make_plan(
     """
     if run.live:
         repair_from_head(job, run, resources)
-    connector = resources.source(job.source.named)
-    window = window_of(job, run, resources.ledger, connector)
-    facts = facts_of(job, run, window, started_at, resources.ledger)
-    parameters, notes = bound_values(job, window, facts)
-    request = _request(job, parameters, facts)
-    if job.partitioning is not None:
-        partitioning, about_partitions = plan_partitions(job.partitioning, request, connector)
-        request = replace(request, partitioning=partitioning)
-        notes += about_partitions
-    reading = connector.plan(request)
-    # The store may be in the same file, which cannot be open in two ways at once.
-    connector.close()
+    with resources.reading(job.source.named) as connector:
+        window = window_of(job, run, resources.ledger, connector)
+        facts = facts_of(job, run, window, started_at, resources.ledger)
+        parameters, notes = bound_values(job, window, facts)
+        request = _request(job, parameters, facts)
+        if job.partitioning is not None:
+            partitioning, about_partitions = plan_partitions(job.partitioning, request, connector)
+            request = replace(request, partitioning=partitioning)
+            notes += about_partitions
+        reading = connector.plan(request)
     _check_reading(reading, request)
     tables = _tables_read(job.source.named, reading, resources)
     transform = planned_transform(job.transform, resources, facts)

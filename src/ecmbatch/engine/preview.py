@@ -118,7 +118,9 @@ def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resource
         fixed, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
         window = (fixed.start, fixed.end)
         continues, unmet = None, unmet_dependencies(job, new, options, resources)
-    source = resources.source(plan.source)
+    with resources.reading(plan.source) as source:
+        statements = [source.statement(plan.request, scan) for scan in plan.scans]
+        estimates = estimated_rows(plan.request, source)
     return PlanPreview(
         job_id=job.job_id,
         reason=decision.reason,
@@ -126,8 +128,8 @@ def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resource
         window=window,
         unmet=unmet,
         plan=plan,
-        statements=[source.statement(plan.request, scan) for scan in plan.scans],
-        estimated_rows=estimated_rows(plan.request, source),
+        statements=statements,
+        estimated_rows=estimates,
     )
 
 

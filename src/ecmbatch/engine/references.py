@@ -7,6 +7,7 @@ chunks, a staged table exists for nobody before the ledger names it: :attr:`.Run
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -38,10 +39,9 @@ def empty_tables(transform: Sequence[ProcessorPlan], resources: Resources) -> Ta
     """Return tables without rows, with the columns of those that the processors look things up in."""
     tables = {}
     for needed in _needed(transform, resources):
-        source = _source(needed, resources)
-        tables[needed.reference.digest] = source.plan(_request(needed.reference)).schema.empty_table()
-        # The store may be in the same file, which cannot be open in two ways at once.
-        source.close()
+        with _source(needed, resources) as source:
+            schema = source.plan(_request(needed.reference)).schema
+        tables[needed.reference.digest] = schema.empty_table()
     return tables
 
 
@@ -80,22 +80,19 @@ def _needed(transform: Sequence[ProcessorPlan], resources: Resources) -> Iterato
             yield _Needed(planned.name, reference)
 
 
-def _source(needed: _Needed, resources: Resources) -> Connector:
+def _source(needed: _Needed, resources: Resources) -> AbstractContextManager[Connector]:
     reference = needed.reference
     problems = resources.unread_fields(reference.source, reference)
     if problems:
         raise InvalidDocument(
             f"processor {needed.processor!r} cannot look things up: {problems[0].message}", problems=problems
         )
-    return resources.source(reference.source)
+    return resources.reading(reference.source)
 
 
 def _read(needed: _Needed, resources: Resources) -> pa.Table:
-    source = _source(needed, resources)
-    try:
+    with _source(needed, resources) as source:
         return _all_rows(needed.processor, source, _request(needed.reference))
-    finally:
-        source.close()
 
 
 def _all_rows(processor: str, source: Connector, request: ReadRequest) -> pa.Table:

@@ -6,7 +6,8 @@ import importlib.util
 import logging
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -100,6 +101,16 @@ class Resources:
     def source(self, named: SourceName) -> Connector:
         """Return what reads from a connector, or from a store, of the project."""
         return self.connector(named.name) if named.kind == "connector" else self._reader_of(named.name)
+
+    @contextmanager
+    def reading(self, named: SourceName) -> Iterator[Connector]:
+        """Lend what reads from a source and close it afterwards, whatever happens: a store may be in the same
+        file, which cannot be open in two ways at once."""
+        source = self.source(named)
+        try:
+            yield source
+        finally:
+            source.close()
 
     def source_fields(self, named: SourceName) -> frozenset[str]:
         """Return which of ``query``, ``table`` and ``path`` a source of the project reads."""

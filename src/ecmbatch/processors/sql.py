@@ -33,7 +33,6 @@ _WHAT = "configuration of processor 'sql'"
 _ABOUT_THE_QUERY = (
     duckdb.BinderException,
     duckdb.CatalogException,
-    duckdb.NotImplementedException,
     duckdb.ParserException,
     duckdb.PermissionException,
     duckdb.SyntaxException,
@@ -107,7 +106,8 @@ class SqlProcessor(Processor):
         except _VALUES_REFUSED as error:
             raise self._value_refused(connection, batch, error) from None
         except duckdb.NotImplementedException as error:
-            raise _unreadable(connection, batch.schema) or _refused(error) from None
+            unreadable = _unreadable(connection, batch.schema)
+            raise unreadable or self._value_refused(connection, batch, error) from None
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise _refused(error) from None
 

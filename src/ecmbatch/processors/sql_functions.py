@@ -94,6 +94,13 @@ _OF_THEIR_OWN: Mapping[str, Refusal] = {
         "uses error(), whose message could show values of rows",
         "use a validation rule to stop a run because of its rows",
     ),
+    **{
+        # DuckDB's sort is not stable: which of equal values comes first depends on the other rows of a batch.
+        name: Refusal(
+            f"uses {name}(), which orders equal values differently in other batches: {AGAIN}", "list_sort"
+        )
+        for name in ("grade_up", "list_grade_up", "array_grade_up")
+    },
 }
 
 

@@ -51,6 +51,8 @@ def type_name(kind: pa.DataType) -> str:
             return name
     if pa.types.is_decimal128(kind):
         return f"decimal({kind.precision}, {kind.scale})"
+    if pa.types.is_timestamp(kind) and kind.tz is not None:
+        return f"timestamp[{kind.unit}, {kind.tz}]"
     return str(kind)
 
 

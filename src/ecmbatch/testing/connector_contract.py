@@ -191,7 +191,8 @@ class ConnectorContract(ABC):
         with self._opened(table) as (connector, request):
             request = _by_hash(request, 1, batch_rows=100)
             (scan,) = connector.plan(request).scans
-            assert [scanned.batch.num_rows for scanned in read_all(connector, request, scan)] == [100] * 50
+            rows = [scanned.batch.num_rows for scanned in read_all(connector, request, scan)]
+            assert (sum(rows), max(rows) <= 100) == (5000, True)
 
     def test_an_empty_source_has_a_schema_and_no_batches(self) -> None:
         with self._opened(sample_table().slice(0, 0)) as (connector, request):

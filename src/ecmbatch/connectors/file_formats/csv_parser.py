@@ -22,6 +22,7 @@ from ecmbatch.protocol.type_names import type_name
 
 COLUMNS_SETTING = "csv.columns"
 
+_BOM = "\ufeff".encode()
 _ISO = "iso8601"
 _ZERO, _MINUS, _NEWLINE = 48, 45, 10
 _SLICE_BYTES = 128 * 1024
@@ -119,8 +120,7 @@ class CsvParser(Parser):
     def _read(
         self, text: bytes, conversion: pacsv.ConvertOptions, dialect: pacsv.ParseOptions | None = None
     ) -> pa.RecordBatch:
-        # Without a line end Arrow takes an empty last field for quoted if the field before it is.
-        text = text if text.endswith(b"\n") else text + b"\n"
+        text = _as_arrow_reads(text)
         options = pacsv.ReadOptions(use_threads=False, column_names=self._names, block_size=len(text) + 1)
         table = pacsv.read_csv(pa.BufferReader(text), options, dialect or self._dialect, conversion)
         rows = table.combine_chunks().to_batches()
@@ -181,11 +181,21 @@ class CsvParser(Parser):
 
 def header_names(header: bytes, settings: CsvSettings) -> list[str]:
     """Return the fields of the first record of *header*."""
-    # Arrow takes a last line for a header only if it ends.
-    header = header if header.endswith(b"\n") else header + b"\n"
+    header = _as_arrow_reads(header)
     options = pacsv.ReadOptions(use_threads=False, block_size=len(header) + 1)
     names: list[str] = pacsv.read_csv(pa.BufferReader(header), options, _dialect(settings)).schema.names
     return names
+
+
+def _as_arrow_reads(text: bytes) -> bytes:
+    """Return *text* so that Arrow leaves nothing out.
+
+    It takes an empty last field for quoted if the field before it is, and no last line for a header, unless the
+    line ends; and it drops a byte order mark, which in the middle of a file is a character.
+    """
+    if not text.endswith(b"\n"):
+        text += b"\n"
+    return _BOM + text if text.startswith(_BOM) else text
 
 
 def _dialect(settings: CsvSettings, **options: Any) -> pacsv.ParseOptions:

@@ -14,7 +14,7 @@ from ecmbatch.engine.job_check import check_job
 from ecmbatch.engine.job_files import job_paths, read_job_file
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError
-from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.job import JobDefinition, SourceName
 
 _NO_RUN = "ecmbatch-doctor"
 """A run that no store knows: asking for its marker reaches the store and changes nothing."""
@@ -72,12 +72,8 @@ def connectors(resources: Resources, jobs: Sequence[JobDefinition]) -> Iterator[
     """Reach every connector that is declared or used."""
 
     def reach(name: str) -> None:
-        connector = resources.connector(name)
-        try:
+        with resources.reading(SourceName("connector", name)) as connector:
             connector.ping()
-        finally:
-            # A store may be in the same file, which cannot be open in two ways at once.
-            connector.close()
 
     yield from _each("connectors", _connectors(resources, jobs), reach)
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 import pyarrow.types as pat
 
-from ecmbatch.protocol.type_names import parse_type_name
 from ecmbatch.processors.field_mapper.values import as_text, convert_or_null
+from ecmbatch.protocol.type_names import parse_type_name
 
 
 def read_json_type(declared: object) -> pa.DataType:

@@ -13,8 +13,8 @@ from ecmbatch.processors.field_mapper.date_functions import (
     read_output_format,
 )
 from ecmbatch.processors.field_mapper.json_function import json_parse, read_json_type
-from ecmbatch.protocol.type_names import parse_type_name
 from ecmbatch.processors.field_mapper.values import Values
+from ecmbatch.protocol.type_names import parse_type_name
 
 Reader = Callable[[object], tuple[object, ...]]
 """Reads one JSON option into arguments of the function; raises ValueError for what does not fit."""

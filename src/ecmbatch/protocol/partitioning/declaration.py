@@ -69,7 +69,7 @@ class RangePartitioning(Section):
     @model_validator(mode="after")
     def _bounds_ascend(self) -> RangePartitioning:
         bounds = self.bounds or ()
-        refuse_mixed_kinds(bounds, "/bounds")
+        _refuse_mixed_kinds(bounds, "/bounds")
         # Texts may be dates or decimals: their order is known when the type of the key is.
         if bounds and not isinstance(bounds[0], str):
             for number, (one, other) in enumerate(pairwise(bounds), start=1):
@@ -114,11 +114,11 @@ class ListPartitioning(Section):
                     raise refusal(Problem(f"{place}/{number}", "is listed twice"))
                 seen.add((type(value), value))
             everything += values
-        refuse_mixed_kinds(everything, "/values")
+        _refuse_mixed_kinds(everything, "/values")
         return self
 
 
-def refuse_mixed_kinds(values: Sequence[Any], place: str) -> None:
+def _refuse_mixed_kinds(values: Sequence[Any], place: str) -> None:
     """Raise the refusal of a list that holds texts beside numbers, or booleans beside either."""
     kinds = {"text" if isinstance(v, str) else "boolean" if isinstance(v, bool) else "number" for v in values}
     if len(kinds) > 1:
