@@ -126,7 +126,7 @@ def test_a_table_of_the_store_is_looked_up_also_where_the_job_publishes_to_that_
     assert stored(folder) == expected("old") and missing(finished.document) == 80
 
 
-@pytest.mark.parametrize("partitions", [1, 4])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize(
     ("point", "occurrence", "word"),
     [

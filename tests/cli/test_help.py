@@ -80,3 +80,10 @@ def test_help_imports_nothing_that_takes_long() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     heavy = {"duckdb", "numpy", "pyarrow", "pydantic", "rich", "sqlalchemy"}
     assert not heavy & set(result.stderr.split())
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    from ecmbatch import __version__
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ecmbatch {__version__}\n"

@@ -2,12 +2,13 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import duckdb
@@ -15,8 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from ecmbatch.connectors import duckdb as duckdb_connector
+from ecmbatch.connectors import duckdb_partitions
 from ecmbatch.connectors.connector import ReadRequest, ScannedBatch
 from ecmbatch.connectors.duckdb import DUCKDB, DuckDBConnector
+from ecmbatch.connectors.duckdb_columns import quoted
+from ecmbatch.connectors.duckdb_partitions import Key
 from ecmbatch.errors import InvalidDocument, SourceChanged, SourceError, Unreachable
 from ecmbatch.protocol.key_values import encode_key, plain_keys, shown_key
 from ecmbatch.protocol.partitioning.partitions import (
@@ -362,6 +367,8 @@ def test_names_that_do_not_exist_are_refused_in_the_databases_words(numbers: Duc
         "(SELECT * FROM t LIMIT 5)",
         "SELECT * FROM t UNION ALL SELECT * FROM t LIMIT 5",
         "SELECT * FROM t USING SAMPLE 3",
+        "SELECT * FROM t TABLESAMPLE 10%",
+        "SELECT * FROM (SELECT * FROM t USING SAMPLE 3)",
         "WITH x AS (SELECT * FROM t) SELECT * FROM x ORDER BY id LIMIT :many",
     ],
 )
@@ -522,7 +529,13 @@ HARD = {
         "'50000-01-01 00:00:00.000001'",
         "NULL",
     ],
-    "TIMESTAMPTZ": ["'-infinity'", "'infinity'", "'0044-03-15 (BC) 10:00+00'", "'50000-01-01 00:00+00'", "NULL"],
+    "TIMESTAMPTZ": [
+        "'-infinity'",
+        "'infinity'",
+        "'0044-03-15 (BC) 10:00+00'",
+        "'50000-01-01 00:00+00'",
+        "NULL",
+    ],
     "TIMESTAMP_S": ["'50000-01-01'", "'0044-03-15 (BC)'", "NULL"],
     "TIMESTAMP_MS": ["'50000-01-01'", "'2024-01-01 00:00:00.001'", "NULL"],
     "TIME": ["'00:00:00'", "'24:00:00'", "'23:59:59.999999'", "NULL"],
@@ -588,6 +601,94 @@ def test_scans_of_ranges_and_lists_read_exactly_their_rows_and_show_how(
         for statement, places in shown:
             rows = database.sql(statement, params=[2, 1000]).to_arrow_table()
             assert rows.column("place").to_pylist() == places
+
+
+def without_null_in_the_first_range(patch: pytest.MonkeyPatch) -> None:
+    def of_ranges(key: Key, ranges: RangePartitions, first: int, last: int) -> list[str]:
+        return [
+            each.replace(f" OR {quoted(key.name)} IS NULL", "") for each in right(key, ranges, first, last)
+        ]
+
+    right = duckdb_partitions._of_ranges
+    patch.setattr(duckdb_partitions, "_of_ranges", of_ranges)
+
+
+def without_the_rest_of_a_list(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ListPartitions, "rest", property(lambda lists: -1))
+
+
+def with_a_bound_in_both_ranges(patch: pytest.MonkeyPatch) -> None:
+    def of_ranges(*arguments: Any) -> list[str]:
+        return [each.replace(" < ", " <= ") for each in right(*arguments)]
+
+    right = duckdb_partitions._of_ranges
+    patch.setattr(duckdb_partitions, "_of_ranges", of_ranges)
+
+
+def by_collation(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(duckdb_connector, "_by_bytes", lambda source, order: quoted(order))
+
+
+@pytest.mark.parametrize(
+    ("broken", "kind"),
+    [
+        (without_null_in_the_first_range, "BIGINT"),
+        (without_the_rest_of_a_list, "BIGINT"),
+        (with_a_bound_in_both_ranges, "BIGINT"),
+        (by_collation, "VARCHAR COLLATE NOCASE"),
+    ],
+)
+def test_a_wrong_predicate_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable[[pytest.MonkeyPatch], None], kind: str
+) -> None:
+    broken(monkeypatch)
+    with pytest.raises((AssertionError, IndexError)):
+        test_scans_of_ranges_and_lists_read_exactly_their_rows_and_show_how(
+            tmp_path, kind, dict(EVERY_KEY)[kind]
+        )
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT * FROM t",
+        "FROM t WHERE id > 3",
+        "SELECT id + 1 AS id, lower(name) AS name FROM t",
+        "SELECT id, list_sum([id, 1]) AS total FROM main.T AS u WHERE id < :most",
+    ],
+)
+def test_ranges_of_a_tables_rows_have_sixteen_scans_at_most(numbers: DuckDBConnector, query: str) -> None:
+    request = ReadRequest(query=query, parameters=dict.fromkeys(placeholders(query), 50))
+    for count, scans in ((4, 4), (16, 16), (40, 16)):
+        bounds = tuple(range(1, count))
+        ranges = RangePartitions(key="id", bounds=bounds, shown=tuple(map(str, bounds)))
+        assert len(numbers.plan(replace(request, partitioning=ranges)).scans) == scans
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id, count(*) AS n FROM t GROUP BY id",
+        "SELECT count(*) AS id FROM t",
+        "SELECT DISTINCT id FROM t",
+        "SELECT id, row_number() OVER () AS n FROM t",
+        "SELECT id FROM t QUALIFY row_number() OVER () > 3",
+        "SELECT id FROM t WHERE id IN (SELECT max(id) FROM t)",
+        "SELECT t.id FROM t JOIN t AS u USING (id)",
+        "SELECT id FROM t ORDER BY name",
+        "SELECT id FROM t UNION ALL SELECT id FROM t",
+        "WITH x AS (SELECT * FROM t) SELECT id FROM x",
+        "SELECT id FROM (SELECT * FROM t LIMIT 5)",
+        "SELECT range AS id FROM range(5)",
+        "SELECT 1 AS id",
+    ],
+)
+def test_what_would_be_computed_for_every_scan_has_one(numbers: DuckDBConnector, query: str) -> None:
+    ranges = RangePartitions(key="id", bounds=(1, 2), shown=("1", "2"))
+    lists = ListPartitions(key="id", names=("a",), groups=((1,),))
+    for partitioning in (ranges, lists):
+        (scan,) = numbers.plan(ReadRequest(query=query, partitioning=partitioning)).scans
+        assert scan.partitions == tuple(range(partitioning.count))
 
 
 def test_the_statement_of_hash_partitions_names_the_hash(tmp_path: Path) -> None:

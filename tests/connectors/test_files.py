@@ -258,7 +258,9 @@ def test_one_scan_feeds_all_partitions(root: Path) -> None:
 def test_what_makes_no_sense_for_files_is_refused(root: Path) -> None:
     write(root / "a.parquet", {"abc": [1]})
     assert "order_by" in refusal(root, replace(ALL, order_by="abc"))
-    assert "did you mean 'abc'?" in refusal(root, replace(ALL, partitioning=HashPartitions(key="abd", count=2)))
+    assert "did you mean 'abc'?" in refusal(
+        root, replace(ALL, partitioning=HashPartitions(key="abd", count=2))
+    )
     write(root / "a.parquet", {"_ecm_x": [1]})
     assert "'_ecm_x'" in refusal(root, ALL)
     write(root / "a.parquet", pa.Table.from_arrays([pa.array([1]), pa.array([2])], names=["a", "a"]))

@@ -162,7 +162,9 @@ def test_settings_say_how_values_are_written(root: Path) -> None:
     }
 
 
-def test_rows_before_the_header_are_skipped_and_files_without_one_have_their_names_declared(root: Path) -> None:
+def test_rows_before_the_header_are_skipped_and_files_without_one_have_their_names_declared(
+    root: Path,
+) -> None:
     (root / "a.csv").write_text('an "export\nof today\n\na,b\n1,2\n')
     assert rows_of(root, skip_rows=2) == [{"a": 1, "b": 2}]
     (root / "a.csv").write_text("1,2\n3,4\n")
@@ -172,7 +174,9 @@ def test_rows_before_the_header_are_skipped_and_files_without_one_have_their_nam
     ]
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-8-sig", "utf-8", "utf-32"])
+@pytest.mark.parametrize(
+    "encoding", ["latin-1", "cp1252", "utf-16", "utf-16-le", "utf-8-sig", "utf-8", "utf-32"]
+)
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_encodings(root: Path, encoding: str, bom: str) -> None:
     if bom and encoding in ("latin-1", "cp1252"):

@@ -79,7 +79,7 @@ def values(root: Path, *values: str, **json: Any) -> tuple[str, list[Any]]:
         (['""', "null"], "string", ["", None]),
         (['"\\u00e9\\ud83d\\ude00"'], "string", ["é😀"]),
         (["[1, null]", "[]", "null"], "list<element: int64>", [[1, None], [], None]),
-        (["[[\"2024-01-02\"]]"], "list<element: list<element: date32[day]>>", [[[date(2024, 1, 2)]]]),
+        (['[["2024-01-02"]]'], "list<element: list<element: date32[day]>>", [[[date(2024, 1, 2)]]]),
         (["[]"], "list<element: string>", [[]]),
         (
             ['{"a": 1}', '{"b": ["x}y"]}'],
@@ -99,10 +99,17 @@ def test_declared_types_win_also_inside_objects_and_arrays(root: Path) -> None:
         "tags": ["string"],
         "more": "float32",
     }
-    (root / "a.json").write_text('{"v": {"price": 1.5, "at": "2024-01-02T03:04Z", "x": 1}}\n{"v": {"price": "2.25"}}')
+    (root / "a.json").write_text(
+        '{"v": {"price": 1.5, "at": "2024-01-02T03:04Z", "x": 1}}\n{"v": {"price": "2.25"}}'
+    )
     assert rows_of(root, columns=columns) == [
         {
-            "v": {"price": Decimal("1.50"), "at": datetime(2024, 1, 2, 3, 4, tzinfo=UTC), "x": 1, "late": None},
+            "v": {
+                "price": Decimal("1.50"),
+                "at": datetime(2024, 1, 2, 3, 4, tzinfo=UTC),
+                "x": 1,
+                "late": None,
+            },
             "tags": None,
             "more": None,
         },
@@ -215,7 +222,9 @@ def test_a_bad_line_is_told_with_file_line_and_field_but_not_its_values(
         ('{"a": 1}\r{"a": 2}', "line 1: not valid JSON: Extra data"),
     ],
 )
-def test_what_the_sample_shows_is_told_when_the_run_is_planned(root: Path, content: str, message: str) -> None:
+def test_what_the_sample_shows_is_told_when_the_run_is_planned(
+    root: Path, content: str, message: str
+) -> None:
     (root / "a.json").write_bytes(content.encode())
     assert message in problem(lambda: connector_of(root).plan(ALL))
 
@@ -226,7 +235,10 @@ def test_bytes_that_are_not_utf8_are_told(root: Path) -> None:
 
 
 def test_decimals_keep_to_their_digits(root: Path) -> None:
-    assert values(root, "1.5", '"2.25"', columns={"v": "decimal(4, 2)"})[1] == [Decimal("1.50"), Decimal("2.25")]
+    assert values(root, "1.5", '"2.25"', columns={"v": "decimal(4, 2)"})[1] == [
+        Decimal("1.50"),
+        Decimal("2.25"),
+    ]
     for wrong in ("100.0", '"1.555"', '"x"', "true"):
         said = problem(lambda wrong=wrong: values(root, wrong, columns={"v": "decimal(4, 2)"}))
         assert "field 'v' is no decimal(4, 2)" in said and "values.jsonl, line 1" in said

@@ -20,7 +20,7 @@ from ecmbatch.errors import InvalidDocument, TransformError
 from ecmbatch.processors import lookup as module
 from ecmbatch.processors.chain import Chain, Step
 from ecmbatch.processors.lookup import LOOKUP
-from ecmbatch.processors.processor import RunFacts, Transformed
+from ecmbatch.processors.processor import Processor, RunFacts, Transformed
 
 TIERS = pa.table({"id": [1, 2, 4], "tier": ["gold", None, "silver"], "since": [2001, 2002, 2004]})
 ROWS = pa.RecordBatch.from_pydict({"customer": [4, 1, None, 3, 2, 4], "amount": [1, 2, 3, 4, 5, 6]})
@@ -350,6 +350,15 @@ def test_a_wrong_configuration_is_refused_in_its_place(
     assert found.keys() == problems.keys()
     for place, words in problems.items():
         assert words in found[place]
+
+
+def test_counts_are_plain_numbers_whatever_a_processor_counted_with() -> None:
+    class Counting(Processor):
+        def process(self, batch: pa.RecordBatch) -> Transformed:
+            return Transformed(batch, {"odd": np.int64(3)})  # type: ignore[dict-item]
+
+    counts = Chain([Step("counting", Counting())]).bind(ROWS.schema).process(ROWS).counts
+    assert counts == {"0/odd": 3} and type(counts["0/odd"]) is int
 
 
 def test_processors_that_ask_for_the_same_rows_share_them() -> None:

@@ -754,3 +754,10 @@ def test_the_documented_query_is_allowed():
     (job,) = re.findall(r"^```json job\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     step = SQL.parse_config(json.loads(job)["transform"]["config"])
     assert step.values == ("${run.started_at}", "test")
+
+
+@pytest.mark.parametrize("name", ["grade_up", "list_grade_up", "array_grade_up"])
+def test_orders_of_equal_values_are_refused(name: str) -> None:
+    with pytest.raises(InvalidDocument) as raised:
+        SQL.parse_config({"query": f"SELECT {name}([a, a]) AS x FROM batch"})
+    assert "equal values" in str(raised.value.problems)
