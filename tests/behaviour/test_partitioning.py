@@ -116,7 +116,7 @@ def test_ranges_are_shown_with_their_bounds_rows_and_statements(folder: Path) ->
     assert "CAST('2013-01-01' AS DATE)" in document["scans"][1]["statement"]
     shown = command(folder, "plan", "job.json").out
     assert ">= 2013-01-01, < 2013-07-01" in shown
-    assert "and 1 more queries" in shown
+    assert "all 3 queries with --json" in shown
 
 
 def test_lists_are_shown_by_their_names(folder: Path) -> None:

@@ -179,8 +179,8 @@ def test_rows_before_the_header_are_skipped_and_files_without_one_have_their_nam
 )
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 def test_encodings(root: Path, encoding: str, bom: str) -> None:
-    if bom and encoding in ("latin-1", "cp1252"):
-        pytest.skip("cannot write a byte order mark")
+    if bom and encoding not in ("utf-8", "utf-16-le"):
+        pytest.skip("cannot write a byte order mark, or writes its own")
     text = bom + "näme,ß\n" + "".join(f"é{n},{n}\n" for n in range(3000))
     (root / "a.csv").write_bytes(text.encode(encoding))
     assert rows_of(root, encoding=encoding) == [{"näme": f"é{n}", "ß": n} for n in range(3000)]

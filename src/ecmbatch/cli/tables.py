@@ -113,8 +113,8 @@ def _partitions(plan: Mapping[str, Any]) -> Table:
             str(each["scan"]),
             each["resume"],
         )
-    if (more := len(plan["partitions"]) - _SHOWN_PARTITIONS) > 0:
-        table.add_row("", f"and {more} more partitions, all of them with --json")
+    if len(plan["partitions"]) > _SHOWN_PARTITIONS:
+        table.add_row("", f"… all {len(plan['partitions'])} partitions with --json")
     return table
 
 
@@ -130,7 +130,7 @@ def _statements(plan: Mapping[str, Any]) -> Iterator[Text]:
         yield Text(f"query of scan {scan['scan']}", style="dim")
         yield Text(visible(scan["statement"]))
     if len(asked) > _SHOWN_STATEMENTS:
-        yield Text(f"and {len(asked) - _SHOWN_STATEMENTS} more queries, all of them with --json", style="dim")
+        yield Text(f"… all {len(asked)} queries with --json", style="dim")
     for number, value in enumerate(asked[0]["values"] if asked else (), start=1):
         yield Text(visible(f"${number} = {value}"))
 
