@@ -70,9 +70,9 @@ def test_ranges_in_order_of_what_differs_each_time_are_refused(connector: Connec
 
 def test_a_time_zone_that_is_none_is_not_shown(tmp_path: Path) -> None:
     with duckdb.connect(str(tmp_path / "s.duckdb")) as connection:
-        connection.execute("CREATE TABLE t AS SELECT now()::TIMESTAMP AS at, 'PIN-4711' AS tz")
+        connection.execute("CREATE TABLE t AS SELECT now()::TIMESTAMP AS ts, 'PIN-4711' AS tz")
     made = DUCKDB.build(DUCKDB.parse_config({"path": "s.duckdb"}), tmp_path)
-    request = ReadRequest(query="SELECT at AT TIME ZONE tz AS x FROM t")
+    request = ReadRequest(query="SELECT ts AT TIME ZONE tz AS x FROM t")
     (scan,) = made.plan(request).scans
     with pytest.raises(SourceError) as raised, made.read(request, scan, None) as batches:
         list(batches)

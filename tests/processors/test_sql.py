@@ -751,8 +751,9 @@ def test_a_processor_keeps_no_rows():
 
 def test_the_documented_query_is_allowed():
     page = (Path(__file__).parents[2] / "docs/reference/processors.md").read_text(encoding="utf-8")
-    (job,) = re.findall(r"^```json job\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    step = SQL.parse_config(json.loads(job)["transform"]["config"])
+    jobs = map(json.loads, re.findall(r"^```json job\n(.*?)^```$", page, re.MULTILINE | re.DOTALL))
+    (transform,) = (job["transform"] for job in jobs if job["transform"]["processor"] == "sql")
+    step = SQL.parse_config(transform["config"])
     assert step.values == ("${run.started_at}", "test")
 
 
