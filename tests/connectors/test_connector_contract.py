@@ -11,6 +11,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from ecmbatch.connectors.connector import Connector, ReadRequest, ResumeKind
 from ecmbatch.connectors.duckdb import DuckDBConnector, DuckDBSource
@@ -98,6 +99,7 @@ class TestCsvFiles(ConnectorContract):
         return content
 
 
+@pytest.mark.slow
 class TestCompressedCsvFiles(TestCsvFiles):
     suffix = "csv.gz"
 
@@ -113,6 +115,7 @@ class TestJsonFiles(TestCsvFiles):
         return "".join(json.dumps(row, default=written) + "\n" for row in table.to_pylist())
 
 
+@pytest.mark.slow
 class TestCompressedJsonFiles(TestJsonFiles):
     suffix = "json.zst"
 

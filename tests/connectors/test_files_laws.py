@@ -23,6 +23,8 @@ from ecmbatch.errors import EcmbatchError
 from ecmbatch.testing.connector_contract import read_all
 
 ALL = ReadRequest(path="*")
+pytestmark = pytest.mark.slow
+
 LAW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 CELLS = st.none() | st.text(
