@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -35,7 +35,8 @@ class ReadRequest:
     Exactly one of ``query``, ``table`` and ``path`` is set. ``parameters`` holds one value for every
     ``:name`` of the query. ``partitioning`` says which rows belong to which partition; without it there is
     one. ``order_by`` names the resume order; without it the partitioning key is used. With ``resumable``
-    false the user chose to replay partial partitions from their start, and no order is needed.
+    false the user chose to replay partial partitions from their start, and no order is needed. ``snapshot``
+    alone belongs to one attempt: what :meth:`Connector.snapshot` gave for it.
     """
 
     query: str | None = None
@@ -46,6 +47,7 @@ class ReadRequest:
     order_by: str | None = None
     resumable: bool = True
     batch_rows: int = 65_536
+    snapshot: str | None = None
 
     @property
     def key(self) -> str | None:
@@ -105,12 +107,20 @@ class KeySample:
     rows: int | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WindowBound:
+    """Up to when, by the source's clock, a read that begins now sees everything that was written.
+
+    ``lag`` is how far before ``at`` a window ends unless the job says otherwise: for what the source cannot
+    know of its writers, such as clients that stamp rows with their own clock.
+    """
+
+    at: datetime
+    lag: timedelta
+
+
 class Connector(ABC):
     """A configured source. Its methods may be called by several threads at once."""
-
-    default_lag: timedelta = timedelta(0)
-    """How far behind the source's clock a window ends unless the job says otherwise; 0 where nobody writes
-    to the source while it is read."""
 
     max_scans: int | None = None
     """How many scans may be open at once; ``None`` means any number."""
@@ -118,6 +128,21 @@ class Connector(ABC):
     def clock(self) -> datetime:
         """Return the source's own time, aware and in UTC; sources without a clock use this machine's."""
         return datetime.now(UTC)
+
+    def window_bound(self) -> WindowBound:
+        """Return where the window of a run ends that starts now; asked before anything is read.
+
+        That is the clock, without a lag, where nobody writes to the source while it is read.
+        """
+        return WindowBound(at=self.clock(), lag=timedelta(0))
+
+    def snapshot(self) -> AbstractContextManager[str | None]:
+        """Hold one state of the source open; the scans of an attempt read it, in whatever process they run.
+
+        Gives what goes into ``request.snapshot``: a name by which another connection finds the state, or
+        ``None`` where the source has no such thing and every scan reads what is there when it begins.
+        """
+        return nullcontext(None)
 
     @abstractmethod
     def plan(self, request: ReadRequest) -> ReadPlan:

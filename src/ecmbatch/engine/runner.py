@@ -282,7 +282,9 @@ class _Attempt:
             lambda spec: run_scan(spec, self._resources, chain, self._stop, self._profile), slots
         )
         try:
-            self._drive(executor, [self._spec(plan, tables, scan) for scan in work.scans])
+            with connector.snapshot() as snapshot:
+                of_attempt = replace(plan, request=replace(plan.request, snapshot=snapshot))
+                self._drive(executor, [self._spec(of_attempt, tables, scan) for scan in work.scans])
         except (KeyboardInterrupt, SystemExit):
             self._stop.set(RunStopped("interrupted"))
             raise

@@ -30,7 +30,7 @@ class Window:
 def window_of(job: JobDefinition, run: RunRecord, ledger: Ledger, connector: Connector) -> Window:
     """Return the window of a run that starts now: the interval asked for, or from the watermark to now.
 
-    The end is the source's clock less the job's lag, and never before the watermark.
+    The end is the source's bound less the job's lag, and never before the watermark.
     """
     if not run.live:
         interval = run.options["window"]
@@ -38,10 +38,11 @@ def window_of(job: JobDefinition, run: RunRecord, ledger: Ledger, connector: Con
         assert isinstance(start, datetime) and isinstance(end, datetime)
         return Window(start=start, end=end)
     start = None if run.options["full_refresh"] else _watermark(run, ledger)
+    bound = connector.window_bound()
     lag = job.source.lag
     if lag is None:
-        lag = connector.default_lag if job.uses_window else timedelta(0)
-    end = connector.clock() - lag
+        lag = bound.lag if job.uses_window else timedelta(0)
+    end = bound.at - lag
     reached = _watermark(run, ledger)
     return Window(start=start, end=max(end, reached) if reached else end)
 
