@@ -9,8 +9,13 @@ from hypothesis import settings
 
 from postgres_server import PostgresServer
 
-settings.register_profile("ecmbatch", deadline=None)
-settings.load_profile("ecmbatch")
+settings.register_profile("whole", deadline=None)
+settings.register_profile("quick", deadline=None, max_examples=25)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Look for fewer examples where somebody waits for the quick part."""
+    settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,7 @@ def test_a_table_of_the_store_is_looked_up_also_where_the_job_publishes_to_that_
     assert stored(folder) == expected("old") and missing(finished.document) == 80
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
 @pytest.mark.parametrize(
     ("point", "occurrence", "word"),
@@ -183,6 +184,7 @@ def flip(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"old", b"odd", 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", [lose, cut, flip])
 def test_a_staged_table_that_is_lost_or_damaged_is_named_and_nothing_is_published(
     folder: Path, damage: Any
@@ -243,6 +245,7 @@ def test_a_table_whose_columns_changed_since_the_run_was_planned_is_refused(fold
     assert "--fresh" in refused.document["error"]["hint"] and stored(folder) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_overtaken_does_not_exchange_the_table(folder: Path) -> None:
     """Two attempts read the table at different times: only the one that the ledger names counts."""
     assert was_killed(run(folder, lookup_job(), crash="stage.reference"))

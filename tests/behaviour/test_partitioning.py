@@ -76,16 +76,21 @@ def offsets(folder: Path) -> list[int]:
 @pytest.mark.parametrize(
     "partitioning",
     [
-        HALF_YEARS,
         {**HALF_YEARS, "ordered": True},
         {"strategy": "range", "key": "day", "partitions": 5},
-        {"strategy": "range", "key": "id", "partitions": 4, "ordered": True},
-        {"strategy": "range", "key": "region", "bounds": ["A", "F", "FR", "Z"]},
-        {"strategy": "range", "key": "shop", "partitions": 4},
-        REGIONS,
         {**REGIONS, "default": "emea"},
-        {"strategy": "list", "key": "region", "values": [["DE"]], "default": "others"},
-        {"strategy": "list", "key": "shop", "values": {"seven": [7]}, "default": "others"},
+        *(
+            pytest.param(partitioning, marks=pytest.mark.slow)
+            for partitioning in (
+                HALF_YEARS,
+                {"strategy": "range", "key": "id", "partitions": 4, "ordered": True},
+                {"strategy": "range", "key": "region", "bounds": ["A", "F", "FR", "Z"]},
+                {"strategy": "range", "key": "shop", "partitions": 4},
+                REGIONS,
+                {"strategy": "list", "key": "region", "values": [["DE"]], "default": "others"},
+                {"strategy": "list", "key": "shop", "values": {"seven": [7]}, "default": "others"},
+            )
+        ),
     ],
     ids=str,
 )
@@ -211,6 +216,7 @@ def test_ranges_in_order_are_completed_one_after_the_other(folder: Path) -> None
     assert stored(folder, "visits") == source_rows(folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "partitioning",
     [{"strategy": "range", "key": "id", "partitions": 4}, {**REGIONS, "default": "amer"}],

@@ -217,6 +217,7 @@ def test_there_may_be_a_thousand_bounds_and_a_thousand_values() -> None:
     assert lists.assign(pa.array(["999", "x", None, "0"])).tolist() == [999, 500, 500, 0]
 
 
+@pytest.mark.slow
 def test_the_most_partitions_have_numbers_of_their_own() -> None:
     ranges = RangePartitions(key="k", bounds=tuple(range(1, 65_536)), shown=("",) * 65_535)
     assert ranges.assign(pa.array([0, 1, 65_535, 10**9])).tolist() == [0, 1, 65_535, 65_535]

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +138,7 @@ def test_a_memory_store_keeps_every_value_or_changes_nothing(columns):
         check_evolution(store, lambda: store.tables.tables["customers"], Path(folder), columns)
 
 
+@pytest.mark.slow
 @settings(max_examples=15, deadline=None)
 @given(evolutions())
 def test_a_duckdb_store_keeps_every_value_or_changes_nothing(columns):

@@ -152,6 +152,7 @@ def test_a_memory_store_does_what_the_model_does(steps):
         check_against_model(MemoryStore(), lambda store: store.rows("customers"), Path(folder), steps)
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.lists(publications(), min_size=1, max_size=3))
 def test_a_duckdb_store_does_what_the_model_does(steps):
