@@ -22,14 +22,20 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"^[a-z][a-z0-9_]{0,63}$")
 
-_CONNECTORS = {"duckdb": "ecmbatch.connectors.duckdb:DUCKDB", "files": "ecmbatch.connectors.files:FILES"}
+_CONNECTORS = {
+    "duckdb": "ecmbatch.connectors.duckdb:DUCKDB",
+    "files": "ecmbatch.connectors.files:FILES",
+    "postgres": "ecmbatch.connectors.postgres:POSTGRES",
+    "sqlalchemy": "ecmbatch.connectors.sqlalchemy_connector:SQLALCHEMY",
+    "sqlite": "ecmbatch.connectors.sqlite:SQLITE",
+}
 _PROCESSORS = {
     "field_mapper": "ecmbatch.processors.field_mapper:FIELD_MAPPER",
     "filter": "ecmbatch.processors.filter:FILTER",
     "lookup": "ecmbatch.processors.lookup:LOOKUP",
     "sql": "ecmbatch.processors.sql:SQL",
 }
-_STORES = {"duckdb": "ecmbatch.stores.duckdb:DUCKDB"}
+_STORES = {"duckdb": "ecmbatch.stores.duckdb:DUCKDB", "postgres": "ecmbatch.stores.postgres:POSTGRES"}
 
 PluginType = TypeVar("PluginType")
 

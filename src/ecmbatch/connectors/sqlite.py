@@ -1,0 +1,253 @@
+"""Reading tables and queries from a SQLite file, with the driver of Python's standard library.
+
+The driver makes a Python object of every value, which is what a read costs, and it holds Python's lock while it
+does. So a job partitioned by **hash** is read by one scan, ordered by the key and split locally, and so is any
+query. **Ranges and lists** of a table have a scan each, up to 16, where SQLite finds them by an index; it would
+go through the whole table for each of them otherwise.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from ecmbatch.connectors.columns import check_column, check_request
+from ecmbatch.connectors.connector import (
+    Connector,
+    ConnectorType,
+    Cursor,
+    KeySample,
+    ReadPlan,
+    ReadRequest,
+    ResumeKind,
+    Scan,
+    ScannedBatch,
+)
+from ecmbatch.connectors.key_groups import at_most, by_key_groups
+from ecmbatch.connectors.row_columns import DeclaredColumns, Misfit, batches_of, remembered_kind
+from ecmbatch.connectors.scan_shares import shares
+from ecmbatch.connectors.sqlite_columns import misfit_hint, quoted
+from ecmbatch.connectors.sqlite_database import Database, preparing, reading
+from ecmbatch.connectors.sqlite_partitions import Place, SQLiteKey, literal
+from ecmbatch.connectors.sqlite_source import SQLiteSource, describe
+from ecmbatch.errors import SourceChanged, SourceError
+from ecmbatch.protocol.document import Section, parse_model
+from ecmbatch.protocol.key_values import encode_key, plain_keys
+from ecmbatch.protocol.partitioning.partitions import HashPartitions, keep
+from ecmbatch.protocol.type_names import parse_type_name
+
+_ROW = "_ecm_row"
+_SCANS_OF_TABLE = 16
+
+
+class SQLiteSettings(Section):
+    """Settings of a ``sqlite`` connector.
+
+    ``path`` is relative to the project's folder. ``columns`` gives types to columns, by their names, whatever
+    their tables declare.
+    """
+
+    path: Annotated[str, Field(min_length=1)]
+    max_connections: Annotated[int, Field(ge=1, le=256)] | None = None
+    columns: DeclaredColumns = Field(default_factory=dict)
+
+
+class SQLiteConnector(Connector):
+    """Reads a SQLite file. Every scan has a connection, and reads the file as it is when the scan begins."""
+
+    def __init__(self, settings: SQLiteSettings, folder: Path) -> None:
+        self.max_scans = settings.max_connections
+        self._declared = {name: parse_type_name(kind) for name, kind in settings.columns.items()}
+        self._database = Database(folder / Path(settings.path).expanduser())
+
+    def plan(self, request: ReadRequest) -> ReadPlan:
+        source = self._source(request)
+        check_request(source.schema, request)
+        if source.limited and request.partitions > 1:
+            raise SourceError(
+                f"the query ends in LIMIT or OFFSET, and the job has {request.partitions} partitions: each "
+                "would take other rows",
+                hint="leave it out, or leave partitioning out",
+            )
+        dealt = shares(request, 1 if source.volatile else self._most_scans(source, request))
+        if source.volatile and len(dealt) > 1:
+            raise SourceError(
+                "the query calls a function that gives other values each time, and a range that is read after "
+                "another would see other rows",
+                hint='leave the function out, or leave "ordered" out of partitioning',
+            )
+        resume, reason = _resume_kind(request, source)
+        detail = {
+            "order_by": _order_column(request),
+            "columns": source.named_types,
+            "by_values": [column.name for column in source.columns if column.by_values],
+        }
+        scans = [
+            Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
+            for number, partitions in enumerate(dealt)
+        ]
+        return ReadPlan(schema=source.schema, scans=tuple(scans), tables=source.tables)
+
+    def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
+        source = self._source(request)
+        check_column(source.schema, "partitioning.key", key)
+        field = source.schema.field(key)
+        with self._database.connection() as connection, reading():
+            count = f"SELECT count(*) FROM {source.relation}"
+            ((rows,),) = connection.execute(count, source.values).fetchall()
+            numbered = f"SELECT {quoted(key)}, row_number() OVER () AS {_ROW} FROM {source.relation}"
+            every = max(rows // max(size, 1), 1)
+            sampled = f"SELECT {quoted(key)} FROM ({numbered}) WHERE {_ROW} % {every} = 0"
+            found = connection.execute(sampled, source.values).fetchall()
+        batches = _fitting(found, pa.schema([field])) if found else []
+        keys = pa.chunked_array([batch.column(0) for batch in batches], field.type).combine_chunks()
+        return KeySample(keys=plain_keys(keys), rows=rows)
+
+    def statement(self, request: ReadRequest, scan: Scan) -> str:
+        source = self._source(request, scan)
+        conditions = _conditions(source, request, scan, None, literal)
+        return source.select(source.shown, conditions, _order_of(source, request, scan))
+
+    def ping(self) -> None:
+        self._database.ping()
+
+    @contextmanager
+    def read(
+        self, request: ReadRequest, scan: Scan, after: Cursor | None
+    ) -> Iterator[Iterator[ScannedBatch]]:
+        source = self._source(request, scan)
+        _check_unchanged(source, scan)
+        order = _order_of(source, request, scan)
+        values: list[Any] = list(source.values)
+
+        def place(value: Any) -> str:
+            values.append(value)
+            return "?"
+
+        sql = source.select(source.relation, _conditions(source, request, scan, after, place), order)
+        with self._database.connection() as connection:
+            with reading():
+                rows = connection.execute(sql, values)
+            batches = (
+                _of_scan(batch, source, request, scan)
+                for some in _fetched(rows, request.batch_rows)
+                for batch in _fitting(some, source.schema)
+            )
+            if order is None:
+                yield (ScannedBatch(batch, None) for batch in at_most(batches, request.batch_rows))
+            else:
+                yield by_key_groups(
+                    at_most(batches, request.batch_rows), order.name, lambda key: {"key": encode_key(key)}
+                )
+
+    def _source(self, request: ReadRequest, scan: Scan | None = None) -> SQLiteSource:
+        """Return *request* as SQLite takes it; types that values told when *scan* was planned hold on."""
+        by_values: Mapping[str, pa.DataType] = {}
+        if scan is not None:
+            types = scan.detail["columns"]
+            by_values = {name: remembered_kind(types[name]) for name in scan.detail["by_values"]}
+        with self._database.describing() as (connection, reader):
+            return describe(connection, reader, request, declared=self._declared, by_values=by_values)
+
+    def _most_scans(self, source: SQLiteSource, request: ReadRequest) -> int:
+        key = source.key(request.key)
+        if isinstance(request.partitioning, HashPartitions | None) or request.table is None:
+            return 1
+        if key is None or not key.exact:
+            return 1
+        by_key = f"EXPLAIN QUERY PLAN SELECT * FROM {source.relation} WHERE {key.expression} > NULL"
+        with self._database.connection() as connection, preparing():
+            steps = connection.execute(by_key).fetchall()
+        return _SCANS_OF_TABLE if any(step[3].startswith("SEARCH") for step in steps) else 1
+
+
+def _order_column(request: ReadRequest) -> str | None:
+    return request.order_by or request.key
+
+
+def _order_of(source: SQLiteSource, request: ReadRequest, scan: Scan) -> SQLiteKey | None:
+    return None if scan.resume == "none" else source.key(_order_column(request))
+
+
+def _resume_kind(request: ReadRequest, source: SQLiteSource) -> tuple[ResumeKind, str]:
+    order = _order_column(request)
+    if not request.resumable:
+        return "none", "the job asks to replay partial partitions from their start"
+    if order is None:
+        return "none", "there is neither source.order_by nor a partitioning key to order by"
+    if source.limited:
+        return "none", "the query ends in LIMIT or OFFSET: which rows that takes may differ"
+    if source.volatile:
+        return "none", "the query calls a function that gives other values each time, so other rows may come"
+    if source.key(order) is None:
+        return "none", f"SQLite does not order '{order}' as a column of its type is ordered"
+    named = "source.order_by" if request.order_by else "the partitioning key"
+    return "cursor", f"rows are read in the order of '{order}', {named}"
+
+
+def _check_unchanged(source: SQLiteSource, scan: Scan) -> None:
+    planned, found = scan.detail["columns"], source.named_types
+    if planned != found:
+        changed = [name for name in {**planned, **found} if planned.get(name) != found.get(name)]
+        raise SourceChanged(
+            f"the source's columns are not those the run was planned with; changed: {', '.join(changed)}",
+            hint="start a new run with --fresh",
+        )
+
+
+def _conditions(
+    source: SQLiteSource, request: ReadRequest, scan: Scan, after: Cursor | None, place: Place
+) -> list[str]:
+    """Return the predicates of the scan's partitions, if SQLite can tell them, and of what is behind *after*."""
+    conditions = []
+    key = source.key(request.key)
+    if request.partitioning is not None and not _reads_all(request, scan) and key is not None and key.exact:
+        conditions += key.of(request.partitioning, scan.partitions, place)
+    order = _order_of(source, request, scan)
+    if order is not None and after is not None:
+        conditions.append(order.after(after["key"], place))
+    return conditions
+
+
+def _of_scan(batch: pa.RecordBatch, source: SQLiteSource, request: ReadRequest, scan: Scan) -> pa.RecordBatch:
+    """Return the rows of *batch* that are in the scan's partitions, where SQLite could not tell."""
+    if request.partitioning is None or _reads_all(request, scan):
+        return batch
+    key = source.key(request.key)
+    if key is not None and key.exact:
+        return batch
+    return keep(batch, request.partitioning, scan.partitions)
+
+
+def _reads_all(request: ReadRequest, scan: Scan) -> bool:
+    return len(scan.partitions) == request.partitions
+
+
+def _fetched(rows: sqlite3.Cursor, count: int) -> Iterator[list[tuple[Any, ...]]]:
+    while True:
+        with reading():
+            some = rows.fetchmany(count)
+        if not some:
+            return
+        yield some
+
+
+def _fitting(rows: list[tuple[Any, ...]], schema: pa.Schema) -> list[pa.RecordBatch]:
+    try:
+        return list(batches_of(rows, schema))
+    except Misfit as misfit:
+        raise SourceError(str(misfit), hint=misfit_hint(misfit)) from None
+
+
+SQLITE = ConnectorType(
+    name="sqlite",
+    fields=frozenset({"query", "table"}),
+    parse_config=lambda settings: parse_model(SQLiteSettings, dict(settings), what="connector"),
+    build=SQLiteConnector,
+)
