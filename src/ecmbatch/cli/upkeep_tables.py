@@ -39,9 +39,11 @@ def diagnosis_table(diagnosis: Diagnosis) -> RenderableType:
 
 
 def collection_table(collection: Collection) -> RenderableType:
-    """Return one line for each stage, one for all histories together, and the sum."""
+    """Return one line for each stage and each table in a store, one for all histories, and the sum."""
     stages = [each for each in collection.removals if each.what == "stage"]
+    staging = [each for each in collection.removals if each.what == "staging"]
     parts: list[RenderableType] = [_stages(stages)] if stages else []
+    parts += [_staging(staging)] if staging else []
     parts += [Text(line) for line in _sums(collection)]
     return Group(*parts)
 
@@ -52,23 +54,44 @@ def _count(diagnosis: Diagnosis, status: str) -> str:
 
 
 def _stages(removals: Sequence[Removal]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("stage of run", "job", "why"):
-        table.add_column(heading, overflow="fold")
-    table.add_column("files", justify="right")
-    table.add_column("MiB", justify="right")
-    table.add_column("outcome")
+    table = _table("stage of run", "job", "why", numbers=("files", "MiB"))
     for removal in removals:
-        reason = removal.reason if removal.error is None else f"{removal.reason}; {removal.error.message}"
         table.add_row(
             removal.run_id,
             Text(visible(removal.job_id or "–")),
-            Text(visible(reason)),
+            Text(visible(_reason(removal))),
             f"{removal.files:,}",
             f"{removal.bytes / 2**20:,.1f}",
             Text(removal.outcome, style=_STYLES[removal.outcome]),
         )
     return table
+
+
+def _staging(removals: Sequence[Removal]) -> Table:
+    table = _table("table in store", "run", "why", numbers=("MiB",))
+    for removal in removals:
+        table.add_row(
+            Text(visible(": ".join(filter(None, (removal.store, removal.table))))),
+            Text(visible(removal.run_id or "–")),
+            Text(visible(_reason(removal))),
+            f"{removal.bytes / 2**20:,.1f}",
+            Text(removal.outcome, style=_STYLES[removal.outcome]),
+        )
+    return table
+
+
+def _table(*headings: str, numbers: Sequence[str]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right")
+    table.add_column("outcome")
+    return table
+
+
+def _reason(removal: Removal) -> str:
+    return removal.reason if removal.error is None else f"{removal.reason}; {removal.error.message}"
 
 
 def _sums(collection: Collection) -> Iterator[str]:

@@ -17,7 +17,7 @@ from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.staging import StagedRun, staged_runs
 from ecmbatch.errors import ConflictError, EcmbatchError, StageError
-from ecmbatch.ledger.ledger import Ledger
+from ecmbatch.ledger.ledger import Ledger, ledger_exists
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.duration import format_duration
 from ecmbatch.protocol.run import FINAL
@@ -29,14 +29,17 @@ Outcome = Literal["planned", "removed", "kept", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """One thing that can go: the stage of a run, or the details of its history.
+    """One thing that can go: the stage of a run, the details of its history, or a table in a store that a
+    publication was loaded into when it was killed.
 
     ``records`` counts rows of the ledger. ``run_status`` is that before anything was done, ``None`` for a run
-    that the ledger does not know.
+    that the ledger does not know. ``store`` and ``table`` are set for what is in a store.
     """
 
-    what: Literal["stage", "history"]
+    what: Literal["stage", "history", "staging"]
     run_id: str
+    store: str | None = None
+    table: str | None = None
     job_id: str | None = None
     run_status: str | None = None
     reason: str
@@ -74,7 +77,7 @@ class Collection:
         return {
             "format": GC_FORMAT,
             "dry_run": self.dry_run,
-            "runs": len({each.run_id for each in self.gone}),
+            "runs": len({each.run_id for each in self.gone if each.run_id}),
             "files": sum(each.files for each in self.gone),
             "bytes": sum(each.bytes for each in self.gone),
             "records": sum(each.records for each in self.gone),
@@ -89,7 +92,11 @@ def collect_garbage(resources: Resources, *, dry_run: bool = False, orphans: boo
     to another project. What cannot be removed does not keep the rest.
     """
     with _ledger_of(resources, dry_run=dry_run) as ledger:
-        planned = [*_stages(resources, ledger, orphans=orphans), *_histories(resources, ledger)]
+        planned = [
+            *_stages(resources, ledger, orphans=orphans),
+            *_histories(resources, ledger),
+            *_leftovers(resources),
+        ]
         removals = planned if dry_run else [_carry_out(removal, resources) for removal in planned]
     return Collection(dry_run=dry_run, removals=removals)
 
@@ -97,21 +104,24 @@ def collect_garbage(resources: Resources, *, dry_run: bool = False, orphans: boo
 @contextmanager
 def _ledger_of(resources: Resources, *, dry_run: bool) -> Iterator[Ledger | None]:
     """Lend the project's ledger, if it has one yet; untouched where nothing is to change."""
-    path = resources.project_file.ledger_path
-    if not path.exists():
-        yield None
-    elif not dry_run:
-        yield resources.ledger
-    else:
-        ledger = Ledger.untouched(path, clock=resources.clock)
-        try:
-            yield ledger
-        finally:
+    if not dry_run:
+        yield resources.ledger if _has_ledger(resources) else None
+        return
+    ledger = Ledger.untouched(resources.project_file.ledger, clock=resources.clock_by_hand)
+    try:
+        yield ledger
+    finally:
+        if ledger is not None:
             ledger.close()
+
+
+def _has_ledger(resources: Resources) -> bool:
+    return ledger_exists(resources.project_file.ledger)
 
 
 def _stages(resources: Resources, ledger: Ledger | None, *, orphans: bool) -> Iterator[Removal]:
     kept_for = resources.project_file.settings.retention.stages
+    now = ledger.clock() if ledger is not None else None
     for staged in staged_runs(resources.stage, ledger):
         run = staged.run
         if run is None:
@@ -119,7 +129,7 @@ def _stages(resources: Resources, ledger: Ledger | None, *, orphans: bool) -> It
             yield _of_stage(staged, reason, "planned" if orphans else "kept")
         elif run.status in FINAL:
             yield _of_stage(staged, "the run is over")
-        elif staged.idle_since is not None and staged.idle_since + kept_for <= resources.clock():
+        elif staged.idle_since is not None and now is not None and staged.idle_since + kept_for <= now:
             yield _of_stage(staged, f"nothing happened since {rfc3339(staged.idle_since)}")
 
 
@@ -139,7 +149,7 @@ def _of_stage(staged: StagedRun, reason: str, outcome: Outcome = "planned") -> R
 def _histories(resources: Resources, ledger: Ledger | None) -> Iterator[Removal]:
     if ledger is None:
         return
-    before = resources.clock() - resources.project_file.settings.retention.history
+    before = ledger.clock() - resources.project_file.settings.retention.history
     for details in ledger.retention.details_before(before):
         yield Removal(
             what="history",
@@ -150,6 +160,23 @@ def _histories(resources: Resources, ledger: Ledger | None) -> Iterator[Removal]
         )
 
 
+def _leftovers(resources: Resources) -> Iterator[Removal]:
+    for name in sorted(resources.project_file.settings.stores):
+        try:
+            for leftover in resources.store(name).leftovers():
+                yield Removal(
+                    what="staging",
+                    run_id=leftover.run_id,
+                    store=name,
+                    table=leftover.name,
+                    reason="whoever loaded it is gone",
+                    bytes=leftover.bytes,
+                )
+        except EcmbatchError as error:
+            reason = "the store cannot be looked at"
+            yield Removal(what="staging", run_id="", store=name, reason=reason, outcome="failed", error=error)
+
+
 def _carry_out(removal: Removal, resources: Resources) -> Removal:
     if removal.outcome != "planned":
         return removal
@@ -157,6 +184,8 @@ def _carry_out(removal: Removal, resources: Resources) -> Removal:
         if removal.what == "history":
             resources.ledger.retention.forget(removal.run_id)
             crash_point("gc.history")
+        elif removal.what == "staging":
+            _remove_leftover(removal, resources)
         else:
             _give_up_if_unfinished(removal, resources)
             _remove_stage(removal, resources)
@@ -171,13 +200,19 @@ def _carry_out(removal: Removal, resources: Resources) -> Removal:
 def _give_up_if_unfinished(removal: Removal, resources: Resources) -> None:
     if removal.run_status is None:
         # The first run of the project may have begun while we looked.
-        if resources.project_file.ledger_path.exists() and resources.ledger.runs.find(removal.run_id):
+        if _has_ledger(resources) and resources.ledger.runs.find(removal.run_id):
             raise ConflictError(f"run {removal.run_id} has just begun")
     elif removal.run_status not in FINAL:
         kept_for = format_duration(resources.project_file.settings.retention.stages)
         reason = f"given up by gc: {removal.reason}, and stages are kept for {kept_for}"
         abandon_run(removal.run_id, reason, resources)
         crash_point("gc.abandoned")
+
+
+def _remove_leftover(removal: Removal, resources: Resources) -> None:
+    assert removal.store is not None and removal.table is not None
+    if not resources.store(removal.store).remove_leftover(removal.table):
+        raise ConflictError(f"table {removal.table!r} of store {removal.store!r} is in use")
 
 
 def _remove_stage(removal: Removal, resources: Resources) -> None:

@@ -81,6 +81,15 @@ class TargetTable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Leftover:
+    """What a publication that was killed has left in a store, and nobody uses."""
+
+    name: str
+    run_id: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WidenedColumn:
     """A stored column whose type has to change so that it can hold the staged values too."""
 
@@ -194,6 +203,17 @@ class Store(ABC):
 
         Returns the marker that stands: ``published`` if the run was published before.
         """
+
+    def leftovers(self) -> Sequence[Leftover]:
+        """Return what killed publications have left beside the tables, and no live one uses.
+
+        Nothing for a store that leaves nothing.
+        """
+        return ()
+
+    def remove_leftover(self, name: str) -> bool:
+        """Remove one of :meth:`leftovers`; tell whether it is gone, or is in use after all."""
+        return True
 
     def close(self) -> None:
         """Release connections that are kept between calls."""
