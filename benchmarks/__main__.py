@@ -8,9 +8,11 @@ import os
 import platform
 import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from fnmatch import fnmatch
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from benchmarks.cases import comparisons
 from benchmarks.comparison import HEADER, Result
 from benchmarks.lab import Lab
 from benchmarks.limits import MEMORY_LIMIT, THREADS
+from benchmarks.postgres import PostgresLab
 
 
 def main() -> None:
@@ -29,12 +32,15 @@ def main() -> None:
     print("  ".join(f"{name}: {value}" for name, value in found.items()))
     print(HEADER, flush=True)
     results: list[Result] = []
-    for comparison in comparisons(Lab(work), arguments.rows):
-        if not any(fnmatch(comparison.name, pattern) for pattern in arguments.only):
-            continue
-        results.append(comparison.measure(arguments.repeat, work / "runs"))
-        print(results[-1].table(), flush=True)
-        _write(work / "results.json", found, results)
+    lab = Lab(work)
+    with closing(PostgresLab(lab)) as postgres:
+        through_postgres = chain.from_iterable(map(postgres.comparisons, arguments.rows))
+        for comparison in chain(comparisons(lab, arguments.rows), through_postgres):
+            if not any(fnmatch(comparison.name, pattern) for pattern in arguments.only):
+                continue
+            results.append(comparison.measure(arguments.repeat, work / "runs"))
+            print(results[-1].table(), flush=True)
+            _write(work / "results.json", found, results)
 
 
 def _arguments() -> argparse.Namespace:

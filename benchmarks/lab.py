@@ -16,7 +16,7 @@ from benchmarks.process import run
 
 _BY_HAND, _ECMBATCH = "hand-written", "ecmbatch"
 
-_FIELDS = {
+FIELDS = {
     "context_id": "id",
     "email": {"lower": "email"},
     **{name: name for name in ("name", "tier", "region", "amount", "payload", "created_at", "updated_at")},
@@ -67,15 +67,15 @@ class Lab:
 
     def by_hand(self, source: Source) -> Variant:
         """Return the hand-written pipeline."""
-        path = str(self._path(source))
+        path = str(self.path(source))
 
         def prepare(folder: Path) -> None:
-            self._make(source)
+            self.make(source)
             self._copy_target(_BY_HAND, source, folder)
 
         return Variant(
             name=_BY_HAND,
-            command=_python("benchmarks.handwritten", path, TARGET, source.mode),
+            command=python("benchmarks.handwritten", path, TARGET, source.mode),
             prepare=prepare,
         )
 
@@ -100,25 +100,27 @@ class Lab:
 
         return Variant(name=name, command=_run(None), prepare=prepare)
 
-    def _path(self, source: Source) -> Path:
+    def path(self, source: Source) -> Path:
+        """Return the source's file."""
         changed = source.changed_percent
         name = "customers" if changed is None else f"changed-{changed}"
         return self.work / "data" / str(source.rows) / f"{name}.{source.format}"
 
-    def _make(self, source: Source) -> None:
-        path = self._path(source)
+    def make(self, source: Source) -> None:
+        """Make the source's file, if it is not there."""
+        path = self.path(source)
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             changed = source.changed_percent
             what = (source.rows, 100, 0) if changed is None else (source.rows, changed, 1)
-            run(_python("benchmarks.data", str(path), *map(str, what)), path.parent)
+            run(python("benchmarks.data", str(path), *map(str, what)), path.parent)
 
     def _project(self, source: Source, job: dict[str, Any]) -> Callable[[Path], None]:
         def prepare(folder: Path) -> None:
-            self._make(source)
+            self.make(source)
             self._copy_target(_ECMBATCH, source, folder)
-            (folder / "ecmbatch.toml").write_text(_project_file(source, self._path(source)))
-            (folder / "job.json").write_text(json.dumps(_job(source, self._path(source), **job), indent=1))
+            (folder / "ecmbatch.toml").write_text(_project_file(source, self.path(source)))
+            (folder / "job.json").write_text(json.dumps(_job(source, self.path(source), **job), indent=1))
 
         return prepare
 
@@ -168,7 +170,7 @@ def _job(
         # A target knows the job that loaded it; to the next project, with a ledger of its own, that is another.
         "job_id": f"customers-{source.mode}",
         "source": {"connector": "source", **named, **(reading or {})},
-        "transform": {"processor": "field_mapper", "config": {"fields": _FIELDS}},
+        "transform": {"processor": "field_mapper", "config": {"fields": FIELDS}},
         "sink": {"store": "context_store", "mode": source.mode, "table": "customers"},
         **sections,
     }
@@ -177,9 +179,10 @@ def _job(
 def _run(killed: Crash | None) -> Sequence[str]:
     arguments = ("run", "job.json", "--quiet")
     if killed is None:
-        return _python("ecmbatch", *arguments)
-    return _python("benchmarks.killed", killed.point, str(killed.occurrence), *arguments)
+        return python("ecmbatch", *arguments)
+    return python("benchmarks.killed", killed.point, str(killed.occurrence), *arguments)
 
 
-def _python(module: str, *arguments: str) -> Sequence[str]:
+def python(module: str, *arguments: str) -> Sequence[str]:
+    """Return the command that runs *module* in this environment."""
     return [sys.executable, "-m", module, *arguments]

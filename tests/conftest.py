@@ -13,6 +13,19 @@ settings.register_profile("whole", deadline=None)
 settings.register_profile("quick", deadline=None, max_examples=25)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--every-combination", action="store_true", help="also run what the slow part only takes turns at"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.option.every_combination:
+        left_out = [item for item in items if item.get_closest_marker("every_combination")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Look for fewer examples where somebody waits for the quick part."""
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")

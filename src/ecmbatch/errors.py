@@ -9,6 +9,7 @@ EcmbatchError
     RunAlreadyComplete   there is nothing left to do
     DefinitionChanged    the job changed in a way that the frozen run cannot follow
     NotResumable         the run ended for good (abandoned, success)
+    StageElsewhere       the rows that the run has staged are in a folder that this host does not have
     SourceChanged        what the run started to read is no longer what is there
     Superseded           a newer run of the job has published meanwhile
     Fenced               another attempt took this run over; this one must end itself
@@ -21,6 +22,7 @@ EcmbatchError
     IntegrityError       staged rows, files and observations disagree; nothing was published
     StoreError           the store refused the rows; nothing was published
     TimedOut             the attempt took longer than the job's ``timeout``
+    WorkerDied           a process that executed a scan ended without a word
   ValidationFailed       a rule with an aborting action failed; the store is untouched (exit 3)
   DependencyNotMet       another job has not run as required (exit 4)
   RunStopped             stopped on request (exit 5)
@@ -119,6 +121,10 @@ class NotResumable(ConflictError):
     code = "not_resumable"
 
 
+class StageElsewhere(ConflictError):
+    code = "stage_elsewhere"
+
+
 class SourceChanged(ConflictError):
     code = "source_changed"
 
@@ -170,6 +176,11 @@ class StoreError(RunFailed):
 
 class TimedOut(RunFailed):
     code = "timed_out"
+
+
+class WorkerDied(RunFailed):
+    code = "worker_died"
+    error_class: ErrorClass = "infra"
 
 
 class ValidationFailed(EcmbatchError):

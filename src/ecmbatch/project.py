@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ecmbatch.engine.abandoning import abandon_run
+from ecmbatch.engine.executors.portability import check_executor
 from ecmbatch.engine.history import History, RunView
 from ecmbatch.engine.job_check import JobReport, check_job
 from ecmbatch.engine.job_files import JobFile, read_job, read_job_file
 from ecmbatch.engine.launching import LaunchOptions, launch, stream_of
 from ecmbatch.engine.preview import PlanPreview, preview_plan
-from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.resources import Resources, machine_clock
 from ecmbatch.engine.runner import Runner
+from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import ConflictError, DependencyNotMet, EcmbatchError, InvalidDocument, UsageError
 from ecmbatch.ledger.owner import Owner
@@ -96,7 +98,7 @@ class Project:
         *,
         settings: ProjectSettings | None = None,
         plugins: Plugins | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = machine_clock,
     ) -> None:
         file = ProjectFile(root=Path(root).resolve(), settings=settings or ProjectSettings())
         self._open(file.with_implied_names(), plugins, clock)
@@ -108,7 +110,7 @@ class Project:
         *,
         environment: Mapping[str, str] | None = None,
         plugins: Plugins | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = machine_clock,
     ) -> Self:
         """Load the project file *path* (or the folder it is in); by default the nearest one above the current
         folder. *environment* is where ``${env:…}`` and overrides come from, by default that of the process.
@@ -199,7 +201,7 @@ class Project:
         """Continue a run from its checkpoints; after a failed validation, judge it again by the job's rules now.
 
         *job* says where the job is, if not where it was. Raises ``RunAlreadyActive``, ``RunAlreadyComplete``,
-        ``NotResumable``, ``DefinitionChanged``.
+        ``NotResumable``, ``DefinitionChanged``, ``StageElsewhere``.
         """
         record = self._resources.ledger.runs.get(run_id)
         file = self._checked(job if job is not None else self._job_of(record))
@@ -207,7 +209,11 @@ class Project:
             raise UsageError(f"run {run_id} is of job {record.job_id}, not {file.job.job_id}")
         if record.plan is not None and not accept_definition_change:
             self._refuse_changed_definition(record, file.job)
-        run, fence = self._resources.ledger.runs.resume(run_id, Owner.this_process())
+        run, fence = self._resources.ledger.runs.resume(
+            run_id,
+            Owner.this_process(),
+            permit=lambda run: refuse_other_stage(run, self._resources.stage),
+        )
         return self._execute(
             file.job, run, fence, workers, stop, on_start, accept_change=accept_definition_change
         )
@@ -318,4 +324,5 @@ class Project:
                 f"job {file.job.job_id} does not fit this project: {report.problems[0]}",
                 problems=report.problems,
             )
+        check_executor(file.job, self._resources)
         return file

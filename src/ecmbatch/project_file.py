@@ -14,25 +14,43 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ecmbatch.errors import Problem, UsageError
-from ecmbatch.protocol.document import Many, Section, check_model, invalid, pointer
+from ecmbatch.ledger.place import DEFAULT_SCHEMA, LedgerPlace, PostgresPlace, libpq_url
+from ecmbatch.protocol.document import Many, Section, check_model, invalid, pointer, refusal
 from ecmbatch.protocol.duration import Duration
 
 FILE_NAME = "ecmbatch.toml"
 STATE_FOLDER = ".ecmbatch"
+_SQLITE = "sqlite:///"
 _OVERRIDE = "ECMBATCH_"
 _REFERENCE = re.compile(r"\$\{(env|file):([^}]*)\}")
+
+_PASSWORD_PARAMETER = re.compile(r"[?&](?:ssl)?password=([^&#]*)")
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
-class LedgerSettings(Section):
-    """``[ledger]``: where runs are remembered."""
+def _ledger_url(url: str) -> str:
+    if not url.startswith(_SQLITE) and libpq_url(url) is None:
+        raise refusal(
+            Problem(
+                "",
+                "must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
+                "in a user or password, characters such as @ : / ? # % are percent-encoded",
+            )
+        )
+    return url
 
-    url: Annotated[str, Field(pattern=r"^sqlite:///.+")] = f"sqlite:///{STATE_FOLDER}/ledger.db"
+
+class LedgerSettings(Section):
+    """``[ledger]``: where runs are remembered: a SQLite file, or a schema of a PostgreSQL database."""
+
+    url: Annotated[str, AfterValidator(_ledger_url)] = f"{_SQLITE}{STATE_FOLDER}/ledger.db"
+    schema_name: Annotated[str, Field(alias="schema", pattern=r"^[a-z_][a-z0-9_]{0,62}$")] = DEFAULT_SCHEMA
 
 
 class StageSettings(Section):
@@ -45,7 +63,7 @@ class RunSettings(Section):
     """``[run]``: how runs are executed."""
 
     workers: Annotated[int, Field(ge=1, le=256)] = 2
-    executor: Literal["threads"] = "threads"
+    executor: Literal["threads", "processes"] = "threads"
 
 
 class AlertSettings(Section):
@@ -89,11 +107,16 @@ _IMPLIED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectFile:
-    """A loaded project file: the folder it is in, its settings, and the secrets that must never be shown."""
+    """A loaded project file: the folder it is in, its settings, and the secrets that must never be shown.
+
+    ``file`` and ``environment`` are what it was loaded from; ``None`` and nothing for one made in code.
+    """
 
     root: Path
     settings: ProjectSettings
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
+    file: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def redact(self, text: str) -> str:
         """Return *text* with every secret of the project replaced by ``***``."""
@@ -106,16 +129,29 @@ class ProjectFile:
         declared = {
             section: {**names, **getattr(self.settings, section)} for section, names in _IMPLIED.items()
         }
-        return replace(self, settings=self.settings.model_copy(update=declared))
+        return replace(
+            self,
+            settings=self.settings.model_copy(update=declared),
+            secrets=self.secrets | frozenset(_passwords(self.settings.model_dump())),
+        )
 
     def is_implied_connector(self, name: str) -> bool:
         """Tell whether a connector is there only because every project has it."""
         return self.settings.connectors[name] == _IMPLIED["connectors"].get(name)
 
+    def environment_for_children(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """Return *environment*, that of this process, for one that is to load the same file to the same effect."""
+        kept = {name: value for name, value in environment.items() if not _is_override(name)}
+        return {**kept, **self.environment}
+
     @property
-    def ledger_path(self) -> Path:
+    def ledger(self) -> LedgerPlace:
         """Where the ledger is, or will be."""
-        return self.path(self.settings.ledger.url.removeprefix("sqlite:///"))
+        settings = self.settings.ledger
+        url = libpq_url(settings.url)
+        if url is None:
+            return self.path(settings.url.removeprefix(_SQLITE))
+        return PostgresPlace(url=url, schema=settings.schema_name)
 
     @property
     def stage_path(self) -> Path:
@@ -159,7 +195,9 @@ def load_project_file(path: Path, environment: Mapping[str, str]) -> ProjectFile
     return ProjectFile(
         root=path.parent.resolve(),
         settings=settings.model_copy(update=implied),
-        secrets=frozenset(substitution.secrets),
+        secrets=frozenset([*substitution.secrets, *_passwords(document)]),
+        file=path.parent.resolve() / path.name,
+        environment=dict(environment),
     )
 
 
@@ -178,10 +216,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _with_overrides(document: dict[str, Any], environment: Mapping[str, str]) -> dict[str, Any]:
     document = json.loads(json.dumps(document, default=str))
     for variable, text in sorted(environment.items()):
-        section, separator, rest = variable.removeprefix(_OVERRIDE).partition("__")
-        if not variable.startswith(_OVERRIDE) or not separator:
+        if not _is_override(variable):
             continue
-        *parents, last = [section, *rest.split("__")]
+        *parents, last = variable.removeprefix(_OVERRIDE).split("__")
         place = document
         for part in parents:
             place = place.setdefault(_existing(place, part), {})
@@ -191,6 +228,10 @@ def _with_overrides(document: dict[str, Any], environment: Mapping[str, str]) ->
                 )
         place[_existing(place, last)] = _override_value(text)
     return document
+
+
+def _is_override(variable: str) -> bool:
+    return variable.startswith(_OVERRIDE) and "__" in variable.removeprefix(_OVERRIDE)
 
 
 def _existing(table: Mapping[str, Any], part: str) -> str:
@@ -245,6 +286,28 @@ class _Substitution:
             return (self._root / Path(name).expanduser()).read_text(encoding="utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError):
             return None
+
+
+def _passwords(value: Any, key: str = "") -> Iterator[str]:
+    """Yield the passwords that stand in a document, by themselves or in URLs, as written and as meant."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            yield from _passwords(each, name)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _passwords(each)
+    elif isinstance(value, str):
+        found = [value] if key == "password" else _passwords_of_url(value)
+        for password in found:
+            yield from {password, unquote(password)} - {""}
+
+
+def _passwords_of_url(text: str) -> list[str]:
+    _, is_url, rest = text.partition("://")
+    if not is_url:
+        return []
+    _, _, account = rest.rpartition("@")[0].partition(":")
+    return [account, *_PASSWORD_PARAMETER.findall(rest)]
 
 
 def _without_type(document: Mapping[str, Any]) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
+from ecmbatch.stage.stage import Stage
 from harness import (
     command,
     customers,
@@ -466,7 +467,7 @@ def test_a_run_refused_before_it_had_a_plan_leaves_nothing_to_resume(folder: Pat
 def test_success_tidies_the_stage_of_runs_it_supersedes(folder: Path) -> None:
     write_job(folder, customers_job(validation=TOO_FEW))
     assert command(folder, "run", "job.json").exit_code == 3
-    assert list((folder / ".ecmbatch" / "stage").iterdir())
+    assert Stage(folder / ".ecmbatch" / "stage").run_ids()
     write_job(folder, customers_job(validation=ENOUGH))
     assert command(folder, "run", "job.json").exit_code == 0
-    assert not list((folder / ".ecmbatch" / "stage").iterdir())
+    assert not Stage(folder / ".ecmbatch" / "stage").run_ids()

@@ -31,7 +31,7 @@ def at_once(project: Any) -> None:
 def staged(project: Any) -> list[str]:
     """The runs that have a folder in the stage."""
     folder = project.path / ".ecmbatch" / "stage"
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".") if folder.exists() else []
 
 
 def killed(project: Any, point: CrashPoint) -> str:

@@ -42,6 +42,8 @@ from ecmbatch.connectors.duckdb import DuckDBSource
 from ecmbatch.connectors.file_formats.csv_settings import CsvSettings
 from ecmbatch.connectors.file_formats.json_settings import JsonSettings
 from ecmbatch.connectors.files import FilesSource
+from ecmbatch.connectors.sqlalchemy_connector import SQLAlchemySettings
+from ecmbatch.connectors.sqlite import SQLiteSettings
 from ecmbatch.demo.project import build_project
 from ecmbatch.engine.profile import PHASES, WORK
 from ecmbatch.processors.filter import FilterConfig
@@ -336,6 +338,8 @@ def code_words(*pages: str) -> set[str]:
         (FilesSource, ["reference/files.md", "reference/project-file.md"]),
         (CsvSettings, ["reference/files.md"]),
         (JsonSettings, ["reference/files.md"]),
+        (SQLiteSettings, ["reference/databases.md"]),
+        (SQLAlchemySettings, ["reference/databases.md"]),
         (FilterConfig, ["reference/processors.md"]),
         (LookupConfig, ["reference/processors.md"]),
         (SqlConfig, ["reference/processors.md"]),

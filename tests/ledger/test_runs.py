@@ -9,14 +9,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine, inspect, text
 
 from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete, UsageError
 from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.owner import Owner
+from ecmbatch.ledger.place import LedgerPlace
 from ecmbatch.ledger.progress import ScanCheckpoint
 from ecmbatch.ledger.records import Chunk, Fence, NewRun, RunRecord
-from ecmbatch.ledger.tables import metadata
 from ecmbatch.protocol.checkpoint import PartitionStatus
 from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
 from ecmbatch.protocol.run import RunStatus
@@ -41,8 +40,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path / "ledger.db", clock=clock)
+def ledger(place: LedgerPlace, clock: Clock) -> Iterator[Ledger]:
+    ledger = Ledger(place, clock=clock)
     yield ledger
     ledger.close()
 
@@ -81,6 +80,7 @@ def start(ledger: Ledger, run_id: str = "run-1", *, owner: Owner = ME) -> tuple[
         digest="d",
         definition={"source": {}},
         partitions_of_scan=[[0, 2], [1, 3]],
+        stage={"id": "s", "host": "h", "path": "/p"},
     )
     return run, fence
 
@@ -159,9 +159,9 @@ def test_renewing_keeps_a_lease(ledger: Ledger, clock: Clock) -> None:
         ledger.runs.resume("run-1", ME)
 
 
-def test_of_many_racing_launchers_exactly_one_wins(tmp_path: Path) -> None:
+def test_of_many_racing_launchers_exactly_one_wins(place: LedgerPlace) -> None:
     def race(number: int) -> str:
-        ledger = Ledger(tmp_path / "ledger.db")
+        ledger = Ledger(place)
         try:
             _, run, fence = ledger.runs.launch(new_run(f"run-{number}"), decide, ME)
             assert fence is not None
@@ -279,38 +279,13 @@ def test_an_unknown_run_is_named(ledger: Ledger) -> None:
         ledger.runs.get("nope")
 
 
-def test_what_is_remembered_survives_reopening(tmp_path: Path, clock: Clock) -> None:
-    first = Ledger(tmp_path / "ledger.db", clock=clock)
+def test_what_is_remembered_survives_reopening(place: LedgerPlace, clock: Clock) -> None:
+    first = Ledger(place, clock=clock)
     start(first)
     first.close()
-    second = Ledger(tmp_path / "ledger.db", clock=clock)
+    second = Ledger(place, clock=clock)
     assert second.runs.get("run-1").window_end == START
     second.close()
-
-
-def _indexes(engine: Engine, table: str) -> list[tuple[str, ...]]:
-    with engine.connect() as connection:
-        rows = connection.execute(
-            text("SELECT name, sql FROM sqlite_master WHERE tbl_name = :t"), {"t": table}
-        )
-        return sorted(tuple(map(str, row)) for row in rows)
-
-
-def test_migrations_lead_to_the_same_tables_as_a_new_ledger(tmp_path: Path) -> None:
-    from ecmbatch.ledger.migrations import upgrade
-
-    engine = create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
-    with engine.begin() as connection:
-        upgrade(connection)
-    Ledger(tmp_path / "new.db").close()
-    new = create_engine(f"sqlite:///{tmp_path / 'new.db'}")
-    for table in metadata.tables.keys() - {"alembic_version"}:
-        columns = [
-            [(each["name"], str(each["type"])) for each in inspect(one).get_columns(table)]
-            for one in (engine, new)
-        ]
-        assert columns[0] == columns[1]
-        assert _indexes(engine, table) == _indexes(new, table)
 
 
 def test_a_file_that_is_no_ledger_is_refused_with_a_hint(tmp_path: Path) -> None:

@@ -46,7 +46,9 @@ class _StandardError(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # A log that nobody can read must not end a run.
         try:
-            print(self.format(record), file=sys.stderr, flush=True)
+            # In one piece: worker processes write to the same place.
+            sys.stderr.write(f"{self.format(record)}\n")
+            sys.stderr.flush()
         except Exception:
             return
 

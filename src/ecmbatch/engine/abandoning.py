@@ -43,7 +43,7 @@ def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
         )
     if run.plan is not None:
         plan = RunPlan.from_document(run.plan)
-        marker = _store_of(plan, run_id, resources).abandon(run_id, resources.clock())
+        marker = _store_of(plan, run_id, resources).abandon(run_id, resources.ledger.clock())
         crash_point("abandon.tombstone")
         if marker.outcome == "published":
             return runs.settle(

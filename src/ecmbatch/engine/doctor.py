@@ -84,7 +84,7 @@ def _checks(resources: Resources) -> Iterator[Finding]:
             yield warning("runs", "runs, stage and heads are not checked: the ledger cannot be read")
         else:
             if ledger is not None:
-                yield from guarded("runs", lambda: memory.runs(resources, ledger))
+                yield from guarded("runs", lambda: memory.runs(ledger))
                 yield from guarded("alerts", lambda: memory.alerts(ledger))
             yield from guarded("stages", lambda: memory.stage(resources, ledger))
             yield from guarded("heads", lambda: memory.heads(resources, ledger, jobs))
@@ -92,11 +92,9 @@ def _checks(resources: Resources) -> Iterator[Finding]:
 
 
 def _ledger(resources: Resources, opened: ExitStack) -> Ledger | None:
-    path = resources.project_file.ledger_path
-    if not path.exists():
-        return None
-    ledger = Ledger.untouched(path, clock=resources.clock)
-    opened.callback(ledger.close)
+    ledger = Ledger.untouched(resources.project_file.ledger, clock=resources.clock_by_hand)
+    if ledger is not None:
+        opened.callback(ledger.close)
     return ledger
 
 

@@ -17,6 +17,7 @@ from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.errors import ConflictError, DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, NewRun, RunRecord
@@ -50,24 +51,30 @@ def launch(
 ) -> tuple[RunRecord, Fence]:
     """Create a run of *job* or continue its latest one, and claim it.
 
-    Raises ``DependencyNotMet``, ``RunAlreadyActive``, ``RunAlreadyComplete`` or ``UsageError``.
+    Raises ``DependencyNotMet``, ``RunAlreadyActive``, ``RunAlreadyComplete``, ``StageElsewhere`` or
+    ``UsageError``.
     """
     unknown = unknown_params(job.references, options.params)
     if unknown:
         raise UsageError(str(unknown[0]), problems=unknown)
     runs = resources.ledger.runs
     definition = current_definition(job, resources)
+
+    def choose(latest: RunRecord | None, new: NewRun) -> LaunchDecision:
+        decision = decide(latest, new, options)
+        if latest is not None and decision.launch is Launch.CONTINUE:
+            refuse_other_stage(latest, resources.stage)
+        return decision
+
     while True:
-        new = new_run(job, job_file, options, definition, resources.clock())
+        new = new_run(job, job_file, options, definition, resources.ledger.clock())
         runs.refuse_if_live(job.job_id, new.lane)
         latest = runs.latest(job.job_id, new.lane)
-        decision = decide(latest, new, options)
+        decision = choose(latest, new)
         if decision.launch is not Launch.CONTINUE:
             check_key(latest, new, options)
             _check_gates(job, new, options, resources)
-        decision, run, fence = runs.launch(
-            new, partial(decide, new=new, options=options), Owner.this_process()
-        )
+        decision, run, fence = runs.launch(new, partial(choose, new=new), Owner.this_process())
         log.info("%s %s: %s", job.job_id, run.run_id, decision.reason)
         if fence is not None:
             crash_point("run.claimed")

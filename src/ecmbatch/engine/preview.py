@@ -105,7 +105,7 @@ class PlanPreview:
 
 def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resources) -> PlanPreview:
     """Return what ``run`` would do with *job* now: reads a sample of keys at most, and writes nothing."""
-    now = resources.clock()
+    now = resources.ledger.clock()
     new = new_run(job, None, options, current_definition(job, resources), now)
     latest = resources.ledger.runs.latest(job.job_id, new.lane)
     decision = decide(latest, new, options)
@@ -155,6 +155,7 @@ def _as_record(new: NewRun, now: datetime) -> RunRecord:
         plan=None,
         publication=None,
         error=None,
+        stage=None,
     )
 
 

@@ -65,6 +65,18 @@ class Profile:
                 self._rows += batch.batch.num_rows
             yield batch
 
+    def figures(self) -> Mapping[str, Any]:
+        """Return what was collected, as JSON for the :meth:`add` of another profile."""
+        with self._lock:
+            return {"rows": self._rows, "seconds": dict(self._seconds)}
+
+    def add(self, figures: Mapping[str, Any]) -> None:
+        """Count what another process collected as well."""
+        with self._lock:
+            self._rows += figures["rows"]
+            for what, seconds in figures["seconds"].items():
+                self._seconds[what] += seconds
+
     @property
     def bound_by(self) -> str | None:
         """What took most of the time; ``None`` before anything was done."""

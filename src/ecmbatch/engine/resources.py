@@ -40,11 +40,16 @@ class Asked(Protocol):
     def path(self) -> str | None: ...
 
 
+def machine_clock() -> datetime:
+    """Return the time of this machine, aware and in UTC."""
+    return datetime.now(UTC)
+
+
 class Resources:
     """The ledger, stage, connectors, stores and processors of one project in this process.
 
-    *clock* is the ledger's time. Raises :class:`~ecmbatch.errors.InvalidDocument` when the settings of a
-    connector or store are wrong, with pointers into the project file.
+    *clock* takes the place of the ledger's time. Raises :class:`~ecmbatch.errors.InvalidDocument` when the
+    settings of a connector or store are wrong, with pointers into the project file.
     """
 
     def __init__(
@@ -52,7 +57,7 @@ class Resources:
         project_file: ProjectFile,
         *,
         plugins: Plugins | None = None,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = machine_clock,
     ) -> None:
         self.project_file = project_file
         self.plugins = plugins or Plugins()
@@ -79,8 +84,13 @@ class Resources:
 
         with self._lock:
             if self._ledger is None:
-                self._ledger = Ledger(self.project_file.ledger_path, clock=self.clock)
+                self._ledger = Ledger(self.project_file.ledger, clock=self.clock_by_hand)
             return self._ledger
+
+    @property
+    def clock_by_hand(self) -> Callable[[], datetime] | None:
+        """The clock that was given, ``None`` where the ledger's own tells the time."""
+        return None if self.clock is machine_clock else self.clock
 
     @property
     def stage(self) -> Stage:

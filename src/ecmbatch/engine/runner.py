@@ -18,9 +18,12 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from datetime import timedelta
 
+from ecmbatch.connectors.connector import Scan
 from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.alerts import deliver_alerts
-from ecmbatch.engine.executors import Executor, Threads
+from ecmbatch.engine.executors.executor import Executor
+from ecmbatch.engine.executors.processes import Processes
+from ecmbatch.engine.executors.threads import Threads
 from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.judging import NO_RULES, judge_run, manifest_of
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
@@ -31,22 +34,26 @@ from ecmbatch.engine.profile import Profile
 from ecmbatch.engine.publishing import publication_document, publish_run
 from ecmbatch.engine.references import stage_tables, staged_tables, unread_tables
 from ecmbatch.engine.resources import Resources
-from ecmbatch.engine.scan_run import ScanSpec, run_scan
-from ecmbatch.engine.staging import remove_finished_stages
+from ecmbatch.engine.scan_run import AttemptSpec, run_scan
+from ecmbatch.engine.staging import remove_finished_stages, stage_here
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.engine.table_versions import tables_to_read
 from ecmbatch.engine.transform import bound_chain
+from ecmbatch.engine.worker_deaths import WorkerDeaths
 from ecmbatch.errors import (
     ConflictError,
     EcmbatchError,
     Fenced,
     RunAbandoned,
+    RunAlreadyComplete,
     RunFailed,
     RunStopped,
     Superseded,
     TimedOut,
+    Unreachable,
     UsageError,
     ValidationFailed,
+    WorkerDied,
 )
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, RunRecord
@@ -95,11 +102,19 @@ class Runner:
         """
         for tries in range(1, self._job.retry.max_attempts + 1):
             try:
+                if tries > 1:
+                    # The ledger may have missed that the last attempt is over: it was what could not be reached.
+                    run, fence = self._resources.ledger.runs.resume(
+                        run.run_id, Owner.this_process(), ended=fence
+                    )
                 self.profile = Profile()
                 attempt = _Attempt(
                     self._job, run, fence, self._resources, self._workers, self._stop, self.profile
                 )
                 return attempt.execute(self._on_start, accept_change=accept_change)
+            except RunAlreadyComplete:
+                # Nothing was lost but the acknowledgement.
+                return self._resources.ledger.runs.get(run.run_id)
             except EcmbatchError as error:
                 if error.error_class != "transient" or tries == self._job.retry.max_attempts:
                     raise
@@ -109,7 +124,6 @@ class Runner:
                 )
                 if self._stop.wait(delay):
                     raise
-                run, fence = self._resources.ledger.runs.resume(run.run_id, Owner.this_process())
         raise AssertionError("a job has at least one attempt")
 
     def _delay(self, tries: int) -> float:
@@ -153,6 +167,8 @@ class _Attempt:
             # Somebody else owns the run now; its status is theirs to write.
             raise
         except EcmbatchError as error:
+            if (finished := self._finished_after_all(error)) is not None:
+                return finished
             ending = self._ending(error)
             self._end_as(self._status_after(ending), ending)
             if ending is error:
@@ -217,6 +233,7 @@ class _Attempt:
             digest=digest_of(definition),
             definition=definition,
             partitions_of_scan=[scan.partitions for scan in plan.scans],
+            stage=stage_here(self._resources.stage),
         )
         crash_point("run.frozen")
         self._run = self._ledger.runs.get(self._run.run_id)
@@ -273,70 +290,108 @@ class _Attempt:
                 len(work.fresh),
             )
         tables = tables_to_read(plan, self._fence.attempt, self._resources)
-        chain = self._chain(plan)
+        plan, chain = self._chain(plan)
         connector = self._resources.source(plan.source)
         slots = min(self._workers, len(work.scans), connector.max_scans or self._workers)
         if isinstance(plan.request.partitioning, RangePartitions) and plan.request.partitioning.ordered:
             slots = 1
-        executor: Executor[ScanSpec] = Threads(
-            lambda spec: run_scan(spec, self._resources, chain, self._stop, self._profile), slots
-        )
         try:
             with connector.snapshot() as snapshot:
                 of_attempt = replace(plan, request=replace(plan.request, snapshot=snapshot))
-                self._drive(executor, [self._spec(of_attempt, tables, scan) for scan in work.scans])
-        except (KeyboardInterrupt, SystemExit):
-            self._stop.set(RunStopped("interrupted"))
-            raise
+                executor = self._executor(self._spec(of_attempt, tables), chain, slots)
+                # Where workers have chains of their own, tables to look things up in need not be here too.
+                del chain
+                self._drive(executor, plan, work.scans)
         finally:
-            executor.close()
             # What the source holds is not needed to publish: its memory, and a file that others may wait for.
             connector.close()
 
-    def _chain(self, plan: RunPlan) -> BoundChain:
-        """Build the processors, once for all scans, with the tables that they look things up in."""
+    def _executor(self, spec: AttemptSpec, chain: BoundChain, slots: int) -> Executor:
+        file = self._resources.project_file
+        if file.settings.run.executor == "processes":
+            return Processes(spec, file, slots=slots, stop=self._stop, profile=self._profile)
+        return Threads(
+            lambda scan: run_scan(spec, scan, self._resources, chain, self._stop, self._profile), slots
+        )
+
+    def _chain(self, plan: RunPlan) -> tuple[RunPlan, BoundChain]:
+        """Build the processors, once for all scans, with the tables that they look things up in.
+
+        The plan that is returned says where those tables are staged.
+        """
         new = unread_tables(plan, self._resources)
         tables = {**staged_tables(self._run.run_id, plan, self._resources), **new}
         # A table that its processor refuses is not staged, so it can be corrected and read again.
         chain = bound_chain(plan, self._resources, self._facts(), tables)
         if new:
             staged = stage_tables(self._fence, new, self._resources)
-            references = {**plan.references, **staged}
-            self._ledger.runs.amend_plan(self._fence, replace(plan, references=references).document())
+            plan = replace(plan, references={**plan.references, **staged})
+            self._ledger.runs.amend_plan(self._fence, plan.document())
             crash_point("run.references")
-        return chain
+        return plan, chain
 
-    def _drive(self, executor: Executor[ScanSpec], specs: Sequence[ScanSpec]) -> None:
+    def _drive(self, executor: Executor, plan: RunPlan, scans: Sequence[int]) -> None:
+        """Execute *scans* and close the executor; whatever ends this asks the scans under way to stop."""
+        try:
+            self._keep_busy(executor, plan, scans)
+        except EcmbatchError as error:
+            self._stop.set(error)
+            raise
+        except (KeyboardInterrupt, SystemExit):
+            self._stop.set(RunStopped("interrupted"))
+            raise
+        finally:
+            executor.close()
+
+    def _keep_busy(self, executor: Executor, plan: RunPlan, scans: Sequence[int]) -> None:
         """Keep the executor's slots filled; the first error asks the other scans to checkpoint and stop."""
-        waiting = list(specs)
-        running: dict[Future[None], ScanSpec] = {}
+        deaths = WorkerDeaths(self._run.run_id, self._ledger)
+        waiting = list(scans)
+        running: dict[Future[None], int] = {}
         first_error: BaseException | None = None
         while running or (waiting and not self._stop.is_set()):
             while waiting and len(running) < executor.slots and not self._stop.is_set():
-                spec = waiting.pop(0)
-                running[executor.submit(spec)] = spec
+                scan = waiting.pop(0)
+                running[executor.submit(scan)] = scan
             done, _ = wait(running, timeout=_SECONDS_BETWEEN_LOOKS, return_when=FIRST_COMPLETED)
             self._check_deadline()
             for future in done:
-                spec = running.pop(future)
-                error = future.exception()
+                scan = running.pop(future)
+                error = self._error_of(future, plan.scans[scan], deaths, waiting)
                 if error is not None and error is not self._stop_reason():
                     first_error = first_error or error
-                    self._note_failure(spec, error)
+                    self._note_failure(scan, error)
         if first_error is not None:
             raise first_error
         self._stop.raise_if_set()
 
+    def _error_of(
+        self, future: Future[None], scan: Scan, deaths: WorkerDeaths, waiting: list[int]
+    ) -> BaseException | None:
+        """Return what *scan* failed with; one that has only lost its worker waits for another."""
+        error = future.exception()
+        if not isinstance(error, WorkerDied):
+            return error
+        if self._stop.is_set():
+            log.warning("%s when it was to stop", error.message)
+            return None
+        try:
+            if deaths.goes_on(scan, error):
+                waiting.insert(0, scan.number)
+        except WorkerDied as poisoned:
+            return poisoned
+        return None
+
     def _stop_reason(self) -> EcmbatchError | None:
         return self._stop.reason if self._stop.is_set() else None
 
-    def _note_failure(self, spec: ScanSpec, error: BaseException) -> None:
+    def _note_failure(self, scan: int, error: BaseException) -> None:
         if isinstance(error, EcmbatchError):
             self._stop.set(error)
         else:
-            self._stop.set(RunFailed(f"scan {spec.scan} failed: {type(error).__name__}"))
+            self._stop.set(RunFailed(f"scan {scan} failed: {type(error).__name__}"))
         if not isinstance(error, Fenced):
-            self._ledger.progress.mark_failed(self._fence, spec.scan)
+            self._ledger.progress.mark_failed(self._fence, scan)
 
     def _check_stop(self) -> None:
         self._check_deadline()
@@ -352,12 +407,12 @@ class _Attempt:
                 )
             )
 
-    def _spec(self, plan: RunPlan, tables: TablesRead | None, scan: int) -> ScanSpec:
-        return ScanSpec(
+    def _spec(self, plan: RunPlan, tables: TablesRead | None) -> AttemptSpec:
+        return AttemptSpec(
             fence=self._fence,
+            facts=self._facts(),
             plan=plan,
             tables=tables,
-            scan=scan,
             checkpoint=self._job.checkpoint,
             validation=self._job.validation or NO_RULES,
         )
@@ -386,6 +441,13 @@ class _Attempt:
         crash_point("finish.after")
         remove_finished_stages(self._resources)
         return run
+
+    def _finished_after_all(self, error: EcmbatchError) -> RunRecord | None:
+        """Return the run where the ledger took our success and only its acknowledgement was lost."""
+        if not isinstance(error, Unreachable):
+            return None
+        run = self._ledger.runs.get(self._run.run_id)
+        return run if run.status is RunStatus.SUCCESS and run.epoch == self._fence.epoch else None
 
     def _ending(self, error: EcmbatchError) -> EcmbatchError:
         """What may pass does not matter to somebody who asked the run to stop; it is stopped, not failed."""

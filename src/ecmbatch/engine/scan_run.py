@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import pyarrow as pa
 
@@ -30,10 +31,12 @@ from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.progress import ScanCheckpoint
 from ecmbatch.ledger.records import Chunk, Fence, PartitionRecord, ScanClaim
 from ecmbatch.processors.chain import BoundChain
+from ecmbatch.processors.processor import RunFacts
 from ecmbatch.protocol.checkpoint import PartitionStatus
 from ecmbatch.protocol.job import CheckpointPolicy
 from ecmbatch.protocol.partitioning.partitions import split
 from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.scalars import decode_scalar, encode_scalar
 from ecmbatch.protocol.validation.observations import Observations, Observer
 from ecmbatch.protocol.validation.rules import Validation
 from ecmbatch.stage.stage import ChunkWriter, Stage
@@ -43,29 +46,61 @@ _BATCHES_IN_FLIGHT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScanSpec:
-    """What to execute: plain values, so that a spec could go to another process.
+class AttemptSpec:
+    """What all scans of an attempt share: plain values, which another process gets as JSON.
 
-    ``tables`` must still be what they are when all rows of the scan are read.
+    ``tables`` must still be what they are when all rows of a scan are read.
     """
 
     fence: Fence
+    facts: RunFacts
     plan: RunPlan
     tables: TablesRead | None
-    scan: int
     checkpoint: CheckpointPolicy
     validation: Validation
 
+    def document(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "fence": asdict(self.fence),
+            "job_id": self.facts.job_id,
+            "started_at": encode_scalar(self.facts.started_at),
+            "plan": self.plan.document(),
+            "tables": asdict(self.tables) if self.tables else None,
+            "checkpoint": self.checkpoint.model_dump_json(by_alias=True, exclude_unset=True),
+            "validation": self.validation.model_dump_json(by_alias=True, exclude_unset=True),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> AttemptSpec:
+        """Return the spec whose JSON form is *document*."""
+        fence = Fence(**document["fence"])
+        started_at = decode_scalar(document["started_at"])
+        assert isinstance(started_at, datetime)
+        return cls(
+            fence=fence,
+            facts=RunFacts(run_id=fence.run_id, job_id=document["job_id"], started_at=started_at),
+            plan=RunPlan.from_document(document["plan"]),
+            tables=TablesRead(**document["tables"]) if document["tables"] else None,
+            checkpoint=CheckpointPolicy.model_validate_json(document["checkpoint"]),
+            validation=Validation.model_validate_json(document["validation"]),
+        )
+
 
 def run_scan(
-    spec: ScanSpec, resources: Resources, chain: BoundChain, stop: StopSignal, profile: Profile
+    spec: AttemptSpec,
+    number: int,
+    resources: Resources,
+    chain: BoundChain,
+    stop: StopSignal,
+    profile: Profile,
 ) -> None:
-    """Execute the scan from its last checkpoint to its end, or to a checkpoint after *stop* was set.
+    """Execute the scan *number* from its last checkpoint to its end, or to a checkpoint after *stop* was set.
 
     Raises the error that ended it; what was checkpointed before stays.
     """
     ledger, stage = resources.ledger, resources.stage
-    scan = spec.plan.scans[spec.scan]
+    scan = spec.plan.scans[number]
     claim = ledger.progress.claim(spec.fence, scan.number, from_start=scan.resume == "none")
     crash_point("scan.claimed")
     sealed = {chunk.file for chunk in ledger.progress.chunks(spec.fence.run_id) if chunk.scan == scan.number}
@@ -83,7 +118,7 @@ def run_scan(
 
 
 def _read_all(
-    spec: ScanSpec,
+    spec: AttemptSpec,
     scan: Scan,
     claim: ScanClaim,
     connector: Connector,
@@ -143,7 +178,7 @@ class _Part:
 class _Parts:
     """The partitions of a scan: splits what was read among them, transforms and observes it."""
 
-    def __init__(self, spec: ScanSpec, claim: ScanClaim, chain: BoundChain, profile: Profile) -> None:
+    def __init__(self, spec: AttemptSpec, claim: ScanClaim, chain: BoundChain, profile: Profile) -> None:
         self._profile = profile
         self._partitioning = spec.plan.request.partitioning
         self._source_schema = spec.plan.source_schema
@@ -221,7 +256,7 @@ class _ChunkLine:
 
     def __init__(
         self,
-        spec: ScanSpec,
+        spec: AttemptSpec,
         claim: ScanClaim,
         ledger: Ledger,
         stage: Stage,
@@ -335,11 +370,12 @@ def _source_problems_named(batches: Iterator[ScannedBatch], scan: Scan) -> Itera
         raise
     except Exception as error:
         raise SourceError(
-            f"reading partitions {_ranges(scan.partitions)} failed: {type(error).__name__}",
+            f"reading partitions {shown_partitions(scan.partitions)} failed: {type(error).__name__}",
             hint="this is a defect of the connector; run again with --log-level debug and report the trace",
         ) from error
 
 
-def _ranges(partitions: tuple[int, ...]) -> str:
+def shown_partitions(partitions: tuple[int, ...]) -> str:
+    """Return the numbers of *partitions* as errors name them."""
     listed = ", ".join(str(partition) for partition in partitions[:8])
     return listed + (" …" if len(partitions) > 8 else "")

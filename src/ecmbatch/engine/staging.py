@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from ecmbatch.engine.resources import Resources
+from ecmbatch.errors import StageElsewhere
+from ecmbatch.ledger.owner import Owner
 from ecmbatch.protocol.run import FINAL
 
 if TYPE_CHECKING:
@@ -25,6 +27,31 @@ class StagedRun:
     size: StageSize
     idle_since: datetime | None = None
     """Since when nobody goes on with a run that could go on; ``None`` where it is over, unknown or alive."""
+
+
+def stage_here(stage: Stage) -> dict[str, str]:
+    """Return what a run remembers of the stage that its rows are in; it gets its identity if it has none."""
+    return {"id": stage.identity(), "host": Owner.this_process().host, "path": str(stage.root)}
+
+
+def refuse_other_stage(run: RunRecord, stage: Stage) -> None:
+    """Refuse to go on with a run whose rows are in a folder that this host does not have as its stage.
+
+    A folder that was made anew where the run's was is let through: that its files are gone is told when they
+    are looked for. Raises :class:`~ecmbatch.errors.StageElsewhere`.
+    """
+    there = run.stage
+    if there is None or there["id"] == stage.known_identity():
+        return
+    here = Owner.this_process().host
+    if (there["host"], there["path"]) == (here, str(stage.root)):
+        return
+    raise StageElsewhere(
+        f"the rows of run {run.run_id} are staged in {there['path']} on {there['host']}, which is not the folder "
+        f"{stage.root} on {here}",
+        hint=f"let [stage] url name the same folder on both, go on there, or start anew: "
+        f"ecmbatch run {run.job_id} --fresh",
+    )
 
 
 def staged_runs(stage: Stage, ledger: Ledger | None) -> Iterator[StagedRun]:

@@ -2,61 +2,118 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from ecmbatch.ledger.database import Database
+from ecmbatch.errors import PluginError, UsageError
+from ecmbatch.ledger.database import Clock, Database
+from ecmbatch.ledger.place import LedgerPlace, PostgresPlace
 from ecmbatch.ledger.progress import Progress
 from ecmbatch.ledger.retention import Retention
 from ecmbatch.ledger.runs import Runs
-from ecmbatch.ledger.untouched import UntouchedDatabase
+from ecmbatch.ledger.sqlite import SQLiteDatabase, UntouchedSQLite
+from ecmbatch.ledger.tables import SCHEMA_VERSION
 from ecmbatch.ledger.verdicts import Verdicts
 from ecmbatch.ledger.watermarks import Watermarks
+
+if TYPE_CHECKING:
+    from ecmbatch.ledger.postgres import UntouchedPostgres
 
 LEASE = timedelta(seconds=60)
 """How long a worker may be silent before somebody else may take its run over."""
 
 
 class Ledger:
-    """A SQLite ledger at *path*, created when it does not exist.
+    """The ledger at *place*, a SQLite file or a schema of PostgreSQL, made when it does not exist.
 
-    All of its times come from *clock*. Raises :class:`~ecmbatch.errors.Unreachable` when the file cannot be
-    used and :class:`~ecmbatch.errors.UsageError` when it is not a ledger.
+    All of its times come from *clock*; without one, from the machine's or the server's. Raises
+    :class:`~ecmbatch.errors.Unreachable` when it cannot be used, :class:`~ecmbatch.errors.UsageError` when it is
+    not a ledger and :class:`~ecmbatch.errors.PluginError` where the driver for PostgreSQL is not installed.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
-        lease: timedelta = LEASE,
-    ) -> None:
-        self._open(Database(path), clock, lease)
+    def __init__(self, place: LedgerPlace, *, clock: Clock | None = None, lease: timedelta = LEASE) -> None:
+        self._open(_database(place, clock), lease)
 
     @classmethod
-    def untouched(cls, path: Path, *, clock: Callable[[], datetime]) -> Self:
-        """Open the ledger at *path* only to look at it: nothing is created, brought up to date or written.
+    def untouched(cls, place: LedgerPlace, *, clock: Clock | None = None) -> Self | None:
+        """Open the ledger at *place* only to look at it: nothing is made, brought up to date or written.
 
-        Raises :class:`~ecmbatch.errors.UsageError` when it is a ledger of another version.
+        Returns ``None`` where there is none. Raises :class:`~ecmbatch.errors.UsageError` when it is a ledger of
+        another version.
         """
-        database = UntouchedDatabase(path)
-        database.require_this_version()
+        database = untouched_database(place, clock=clock)
+        if database is None:
+            return None
+        version = database.version()
+        if version is None and isinstance(place, PostgresPlace):
+            database.close()
+            return None
+        if version != SCHEMA_VERSION:
+            database.close()
+            raise UsageError(
+                f"the ledger {place} has version {version or 'none'}, this ecmbatch has {SCHEMA_VERSION}",
+                hint="any command that writes, such as ecmbatch run, brings an older ledger up to date",
+            )
         ledger = cls.__new__(cls)
-        ledger._open(database, clock, LEASE)
+        ledger._open(database, LEASE)
         return ledger
 
-    def _open(self, database: Database, clock: Callable[[], datetime], lease: timedelta) -> None:
+    def _open(self, database: Database, lease: timedelta) -> None:
         self._database = database
-        self.clock = clock
         self.lease = lease
-        self.runs = Runs(database, clock, lease)
-        self.progress = Progress(database, clock)
-        self.verdicts = Verdicts(database, clock)
-        self.watermarks = Watermarks(database, clock)
+        self.runs = Runs(database, lease)
+        self.progress = Progress(database)
+        self.verdicts = Verdicts(database)
+        self.watermarks = Watermarks(database)
         self.retention = Retention(database)
+
+    def clock(self) -> datetime:
+        """Return ledger time, which all workers agree about."""
+        return self._database.clock()
 
     def close(self) -> None:
         """Close all connections."""
         self._database.close()
+
+
+def ledger_exists(place: LedgerPlace) -> bool:
+    """Tell whether there is a ledger at *place*, of whatever version."""
+    database = untouched_database(place)
+    if database is None or isinstance(place, Path):
+        return database is not None
+    try:
+        return database.version() is not None
+    finally:
+        database.close()
+
+
+def untouched_database(
+    place: LedgerPlace, *, clock: Clock | None = None
+) -> UntouchedSQLite | UntouchedPostgres | None:
+    """Return the database at *place* for reading and nothing else, ``None`` where there is no such file."""
+    if isinstance(place, Path):
+        return UntouchedSQLite(place, clock=clock) if place.exists() else None
+    _require_driver()
+    from ecmbatch.ledger.postgres import UntouchedPostgres
+
+    return UntouchedPostgres(place, clock=clock)
+
+
+def _database(place: LedgerPlace, clock: Clock | None) -> Database:
+    if isinstance(place, Path):
+        return SQLiteDatabase(place, clock=clock)
+    _require_driver()
+    from ecmbatch.ledger.postgres import PostgresDatabase
+
+    return PostgresDatabase(place, clock=clock)
+
+
+def _require_driver() -> None:
+    try:
+        import psycopg  # noqa: F401 - only to see whether it is there
+    except ImportError as error:
+        raise PluginError(
+            "a ledger on PostgreSQL needs a driver that is not installed",
+            hint="pip install 'ecmbatch[postgres]'",
+        ) from error

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
 
 from ecmbatch.errors import Fenced
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.records import CheckpointRecord, Chunk, Document, Fence, PartitionRecord, ScanClaim
-from ecmbatch.ledger.runs import Clock, check_fence
+from ecmbatch.ledger.runs import check_fence
 from ecmbatch.protocol.checkpoint import PartitionStatus
 from ecmbatch.protocol.run import RunStatus
 
@@ -34,9 +34,8 @@ class ScanCheckpoint:
 class Progress:
     """The ledger's partitions, checkpoints and chunks."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def claim(self, fence: Fence, scan: int, *, from_start: bool) -> ScanClaim:
         """Raise the scan's token and return where it stands; earlier claimants can checkpoint no more.
@@ -64,8 +63,8 @@ class Progress:
         Refused with :class:`~ecmbatch.errors.Fenced` unless the epoch, the claim's token and the number of
         chunks before it are what the worker believes.
         """
-        now = self._clock()
         with self._database.write() as connection:
+            now = self._database.now(connection)
             status = check_fence(connection, fence)
             following = sequence + (1 if saved.chunk else 0)
             moved = connection.execute(
@@ -82,22 +81,24 @@ class Progress:
                 raise Fenced(f"scan {claim.scan} of run {fence.run_id} was claimed again by somebody else")
             if saved.chunk is not None:
                 connection.execute(insert(tables.chunks).values(run_id=fence.run_id, **_columns(saved.chunk)))
-            for partition in saved.partitions:
-                connection.execute(
-                    update(tables.partitions)
-                    .where(
-                        tables.partitions.c.run_id == fence.run_id,
-                        tables.partitions.c.partition == partition.partition,
-                    )
-                    .values(
-                        status=partition.status,
-                        offset=partition.offset,
-                        staged=partition.staged,
-                        filtered=partition.filtered,
-                        counts=dict(partition.counts),
-                        observations=partition.observations,
-                    )
-                )
+            connection.execute(
+                update(tables.partitions).where(
+                    tables.partitions.c.run_id == fence.run_id,
+                    tables.partitions.c.partition == bindparam("of_partition"),
+                ),
+                [
+                    {
+                        "of_partition": partition.partition,
+                        "status": partition.status,
+                        "offset": partition.offset,
+                        "staged": partition.staged,
+                        "filtered": partition.filtered,
+                        "counts": dict(partition.counts),
+                        "observations": partition.observations,
+                    }
+                    for partition in saved.partitions
+                ],
+            )
             connection.execute(
                 insert(tables.checkpoints),
                 [

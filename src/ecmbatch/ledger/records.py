@@ -74,6 +74,8 @@ class RunRecord:
     plan: Document | None
     publication: Document | None
     error: Document | None
+    stage: Document | None
+    """Where its rows are staged: ``id``, ``host`` and ``path``; ``None`` for a run of an earlier version too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

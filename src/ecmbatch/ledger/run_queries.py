@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +19,8 @@ from ecmbatch.protocol.run import FINAL, RunStatus
 class RunQueries:
     """What the ledger knows of runs. Each answer is the state of one moment."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def get(self, run_id: str) -> RunRecord:
         """Return a run; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
@@ -70,7 +69,7 @@ class RunQueries:
             )
         )
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(query.limit(1)).first()
         return None if row is None else _run(row)
 
     def attempts(self, run_id: str) -> Sequence[AttemptRecord]:
@@ -87,7 +86,7 @@ class RunQueries:
         """Tell whether somebody executes the run right now, as far as the ledger knows."""
         with self._database.read() as connection:
             attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
-        return attempt is not None and is_live(attempt, self._clock())
+            return attempt is not None and is_live(attempt, self._database.now(connection))
 
     def last_sign_of_life(self, run: RunRecord) -> datetime:
         """Return when somebody last did something for the run, a whole lease too late at most."""
@@ -110,7 +109,7 @@ def latest_run(connection: Connection, job_id: str, lane: str) -> RunRecord | No
             tables.runs.c.status != RunStatus.SKIPPED,
         )
     )
-    row = connection.execute(query).first()
+    row = connection.execute(query.limit(1)).first()
     return None if row is None else _run(row)
 
 

@@ -27,14 +27,12 @@ from ecmbatch.protocol.recovery import (
 )
 from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
 
-Clock = Callable[[], datetime]
-
 
 class Runs(RunQueries):
     """The ledger's runs. *lease* is how long an attempt's claim holds without being renewed."""
 
-    def __init__(self, database: Database, clock: Clock, lease: timedelta) -> None:
-        super().__init__(database, clock)
+    def __init__(self, database: Database, lease: timedelta) -> None:
+        super().__init__(database)
         self._lease = lease
 
     # -- launching ---------------------------------------------------------------------------------
@@ -50,9 +48,9 @@ class Runs(RunQueries):
         Raises :class:`~ecmbatch.errors.RunAlreadyActive` when a live attempt of the lane exists and
         :class:`~ecmbatch.errors.RunAlreadyComplete` when the run's key was successful before.
         """
-        now = self._clock()
         try:
             with self._database.write() as connection:
+                now = self._database.now(connection)
                 latest = latest_run(connection, new.job_id, new.lane)
                 self._refuse_if_live(connection, new.job_id, new.lane, now)
                 decision = decide(latest)
@@ -67,16 +65,26 @@ class Runs(RunQueries):
         except IntegrityError as error:
             raise RunAlreadyActive(f"another process started {new.job_id} at the same moment") from error
 
-    def resume(self, run_id: str, owner: Owner) -> tuple[RunRecord, Fence]:
+    def resume(
+        self,
+        run_id: str,
+        owner: Owner,
+        *,
+        permit: Callable[[RunRecord], None] | None = None,
+        ended: Fence | None = None,
+    ) -> tuple[RunRecord, Fence]:
         """Claim an existing run for a new attempt.
+
+        *permit* may raise, once it is known that the run could be claimed and before anything is changed.
+        *ended* is an attempt of the caller's own that is over, although the ledger may not have heard of it.
 
         Raises ``UsageError`` (no such run), ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
         """
-        now = self._clock()
         try:
             with self._database.write() as connection:
+                now = self._database.now(connection)
                 run = run_of(connection, run_id)
-                self._refuse_if_live(connection, run.job_id, run.lane, now)
+                self._refuse_if_live(connection, run.job_id, run.lane, now, ended=ended)
                 if run.status is RunStatus.SUCCESS:
                     raise RunAlreadyComplete(f"run {run_id} succeeded; there is nothing to resume")
                 if not may_follow(run.status, RunStatus.IN_PROGRESS):
@@ -84,6 +92,8 @@ class Runs(RunQueries):
                         f"run {run_id} is {run.status} and cannot be resumed",
                         hint=f"start a new run: ecmbatch run {run.job_id}",
                     )
+                if permit is not None:
+                    permit(run)
                 fence = self._claim(connection, run, owner, now)
                 return run_of(connection, run_id), fence
         except IntegrityError as error:
@@ -92,12 +102,13 @@ class Runs(RunQueries):
     def refuse_if_live(self, job_id: str, lane: str) -> None:
         """Raise ``RunAlreadyActive`` while somebody executes a run of the lane."""
         with self._database.read() as connection:
-            self._refuse_if_live(connection, job_id, lane, self._clock())
+            self._refuse_if_live(connection, job_id, lane, self._database.now(connection))
 
     def record_skipped(self, new: NewRun, error: Document) -> RunRecord:
         """Remember a run that was refused before its first attempt, with the reasons."""
         with self._database.write() as connection:
-            self._create(connection, new, self._clock())
+            now = self._database.now(connection)
+            self._create(connection, new, now)
             connection.execute(
                 update(tables.runs)
                 .where(tables.runs.c.run_id == new.run_id)
@@ -105,7 +116,7 @@ class Runs(RunQueries):
                     status=RunStatus.SKIPPED,
                     run_key=_skipped_key(new.run_key, new.run_id),
                     error=error,
-                    finished_at=self._clock(),
+                    finished_at=now,
                 )
             )
             return run_of(connection, new.run_id)
@@ -120,8 +131,10 @@ class Runs(RunQueries):
         digest: str,
         definition: Document,
         partitions_of_scan: Sequence[Sequence[int]],
+        stage: Document,
     ) -> None:
-        """Fix what every attempt of the run shares: definition, window, resolved parameters, partitions, head."""
+        """Fix what every attempt of the run shares: definition, window, resolved parameters, partitions, head,
+        and the stage that its rows are in."""
         with self._database.write() as connection:
             check_fence(connection, fence)
             connection.execute(
@@ -134,30 +147,36 @@ class Runs(RunQueries):
                     plan=dict(plan),
                     digest=digest,
                     definition=dict(definition),
+                    stage=dict(stage),
                 )
             )
-            for scan, partitions in enumerate(partitions_of_scan):
-                connection.execute(
-                    insert(tables.scans).values(
-                        run_id=fence.run_id, scan=scan, token=0, sequence=0, cursor=None, completed=False
-                    )
-                )
-                connection.execute(
-                    insert(tables.partitions),
-                    [
-                        {
-                            "run_id": fence.run_id,
-                            "partition": partition,
-                            "scan": scan,
-                            "status": PartitionStatus.PENDING,
-                            "offset": 0,
-                            "staged": 0,
-                            "filtered": 0,
-                            "observations": None,
-                        }
-                        for partition in partitions
-                    ],
-                )
+            scans = [
+                {
+                    "run_id": fence.run_id,
+                    "scan": scan,
+                    "token": 0,
+                    "sequence": 0,
+                    "cursor": None,
+                    "completed": False,
+                }
+                for scan in range(len(partitions_of_scan))
+            ]
+            connection.execute(insert(tables.scans), scans)
+            partitions = [
+                {
+                    "run_id": fence.run_id,
+                    "partition": partition,
+                    "scan": scan,
+                    "status": PartitionStatus.PENDING,
+                    "offset": 0,
+                    "staged": 0,
+                    "filtered": 0,
+                    "observations": None,
+                }
+                for scan, of_scan in enumerate(partitions_of_scan)
+                for partition in of_scan
+            ]
+            connection.execute(insert(tables.partitions), partitions)
 
     def amend_plan(self, fence: Fence, plan: Document) -> None:
         """Replace the frozen plan by one that also knows what the run has staged to look things up in."""
@@ -186,7 +205,7 @@ class Runs(RunQueries):
             connection.execute(
                 update(tables.attempts)
                 .where(_this_attempt(fence))
-                .values(lease_expires_at=self._clock() + self._lease)
+                .values(lease_expires_at=self._database.now(connection) + self._lease)
             )
             return status
 
@@ -205,8 +224,8 @@ class Runs(RunQueries):
 
         Raises :class:`~ecmbatch.errors.RunAlreadyComplete` when the run has ended.
         """
-        now = self._clock()
         with self._database.write() as connection:
+            now = self._database.now(connection)
             run = run_of(connection, run_id)
             if run.status not in ACTIVE:
                 raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
@@ -230,8 +249,8 @@ class Runs(RunQueries):
         publication: Document | None = None,
     ) -> RunRecord:
         """End the attempt and give the run its status; success of a live run moves the watermark with it."""
-        now = self._clock()
         with self._database.write() as connection:
+            now = self._database.now(connection)
             check_fence(connection, fence)
             run = run_of(connection, fence.run_id)
             values: dict[str, Any] = {"finished_at": now, "error": error}
@@ -257,8 +276,8 @@ class Runs(RunQueries):
 
         Raises ``RunAlreadyActive`` while somebody executes it.
         """
-        now = self._clock()
         with self._database.write() as connection:
+            now = self._database.now(connection)
             run = run_of(connection, run_id)
             if run.status is status:
                 return run
@@ -344,12 +363,19 @@ class Runs(RunQueries):
         )
 
     def _refuse_if_live(
-        self, connection: Connection, job_id: str, lane: str, now: datetime, *, run_id: str | None = None
+        self,
+        connection: Connection,
+        job_id: str,
+        lane: str,
+        now: datetime,
+        *,
+        run_id: str | None = None,
+        ended: Fence | None = None,
     ) -> None:
         attempt = active_attempt(
             connection, _in_lane(job_id, lane) if run_id is None else tables.attempts.c.run_id == run_id
         )
-        if attempt is not None and is_live(attempt, now):
+        if attempt is not None and _fence_of(attempt) != ended and is_live(attempt, now):
             raise RunAlreadyActive(
                 f"{job_id} is already running: run {attempt.run_id}, attempt {attempt.attempt}, "
                 f"by {attempt.owner} (its lease holds until {rfc3339(attempt.lease_expires_at)})",
@@ -410,18 +436,18 @@ class Runs(RunQueries):
 def check_fence(connection: Connection, fence: Fence) -> RunStatus:
     """Take the run's row for this transaction and return its status; raise ``Fenced`` where it moved on."""
     held = connection.execute(
-        update(tables.runs)
+        select(tables.runs.c.status)
         .where(
             tables.runs.c.run_id == fence.run_id,
             tables.runs.c.epoch == fence.epoch,
             tables.runs.c.status.in_(ACTIVE),
         )
-        .values(epoch=fence.epoch)
+        .with_for_update()
     )
-    if held.rowcount != 1:
+    status = held.scalar_one_or_none()
+    if status is None:
         raise _fenced(fence)
-    status = connection.execute(select(tables.runs.c.status).where(tables.runs.c.run_id == fence.run_id))
-    return RunStatus(status.scalar_one())
+    return RunStatus(status)
 
 
 def _skipped_key(run_key: str, run_id: str) -> str:
@@ -434,6 +460,10 @@ def _fenced(fence: Fence) -> Fenced:
         f"attempt {fence.attempt} of run {fence.run_id} was taken over or ended by another process; "
         "nothing it does counts any more"
     )
+
+
+def _fence_of(attempt: AttemptRecord) -> Fence:
+    return Fence(run_id=attempt.run_id, attempt=attempt.attempt, epoch=attempt.epoch)
 
 
 def _in_lane(job_id: str, lane: str) -> Any:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, insert, select, update
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.records import Alert, Document, Fence, VerdictRecord
-from ecmbatch.ledger.runs import Clock, check_fence
+from ecmbatch.ledger.runs import check_fence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,9 +30,8 @@ class NewAlert:
 class Verdicts:
     """The ledger's verdicts and alerts."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def record(
         self,
@@ -46,8 +45,8 @@ class Verdicts:
         alerts: Sequence[NewAlert],
     ) -> None:
         """Save a verdict and put its alerts into the outbox, in one transaction: a crash loses neither."""
-        now = self._clock()
         with self._database.write() as connection:
+            now = self._database.now(connection)
             check_fence(connection, fence)
             connection.execute(
                 insert(tables.verdicts).values(
@@ -85,7 +84,7 @@ class Verdicts:
             .order_by(found.id.desc())
         )
         with self._database.read() as connection:
-            row = connection.execute(query).first()
+            row = connection.execute(query.limit(1)).first()
         return None if row is None else VerdictRecord(**row._asdict())
 
     def alerts(self, *, run_id: str | None = None, undelivered: bool = False) -> Sequence[Alert]:
@@ -102,7 +101,9 @@ class Verdicts:
         """Remember that an alert reached its recipients."""
         with self._database.write() as connection:
             connection.execute(
-                update(tables.alerts).where(tables.alerts.c.id == alert_id).values(delivered_at=self._clock())
+                update(tables.alerts)
+                .where(tables.alerts.c.id == alert_id)
+                .values(delivered_at=self._database.now(connection))
             )
 
 
@@ -112,4 +113,4 @@ def _latest_outcome(connection: Connection, job_id: str, key: str) -> Any:
         .where(tables.alerts.c.job_id == job_id, tables.alerts.c.key == key)
         .order_by(tables.alerts.c.id.desc())
     )
-    return connection.execute(query).scalars().first()
+    return connection.execute(query.limit(1)).scalars().first()

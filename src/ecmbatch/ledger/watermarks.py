@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, insert, select
@@ -15,9 +15,8 @@ from ecmbatch.ledger.records import RunRecord, Watermark
 class Watermarks:
     """The ledger's watermarks. Every change is kept; the newest one counts."""
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
 
     def latest(self, job_id: str, stream: str) -> Watermark | None:
         """Return up to where the stream is loaded."""
@@ -46,7 +45,7 @@ class Watermarks:
                     window_end=window_end,
                     run_id=None,
                     reason=reason,
-                    at=self._clock(),
+                    at=self._database.now(connection),
                 )
             )
 

@@ -1,8 +1,9 @@
 """The stage: sealed Parquet files that hold what a run would publish, and the manifest that lists them.
 
-Layout: ``<root>/<run_id>/s00002/000003-t7.parquet``, that is scan, sequence, token; never a data value. One
-file holds the rows of all partitions of its scan (each row carries its partition), because a scan is
-checkpointed as a whole: sixteen small files for every checkpoint would cost sixteen times the ``fsync``.
+Layout: ``<root>/.identity``, by which hosts tell whether they see the same stage, and
+``<root>/<run_id>/s00002/000003-t7.parquet``, that is scan, sequence, token; never a data value. One file
+holds the rows of all partitions of its scan (each row carries its partition), because a scan is checkpointed
+as a whole: sixteen small files for every checkpoint would cost sixteen times the ``fsync``.
 
 A file is written under a temporary name, synced, renamed, and its folder synced; only then may a checkpoint
 name it. Files that no checkpoint names do not exist for anyone and are deleted when the scan goes on.
@@ -15,6 +16,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +30,8 @@ from ecmbatch.crash_points import crash_point
 from ecmbatch.errors import IntegrityError, StageError
 
 _TEMPORARY = ".part"
+_IDENTITY = ".identity"
+_IDENTITY_FORM = re.compile(r"[0-9a-f]{32}")
 _RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _FOLDER = re.compile(r"s[0-9]{5}|references")
 LEAST_FREE_BYTES = 16 * 1024 * 1024
@@ -57,6 +61,46 @@ class Stage:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+
+    def identity(self) -> str:
+        """Return the id of the folder, which is made when it is first asked for.
+
+        Whoever sees the same folder, from whatever host and under whatever path, gets the same one. Raises
+        :class:`~ecmbatch.errors.StageError` when it cannot be read or made.
+        """
+        with _problems_named(self.root / _IDENTITY):
+            _make_durable_folder(self.root)
+            return self.known_identity() or self._new_identity()
+
+    def known_identity(self) -> str | None:
+        """Return the id of the folder, ``None`` where it has none yet."""
+        path = self.root / _IDENTITY
+        with _problems_named(path):
+            try:
+                found = path.read_text(encoding="ascii", errors="replace").strip()
+            except FileNotFoundError:
+                return None
+        if not _IDENTITY_FORM.fullmatch(found):
+            raise StageError(
+                f"{path} does not hold the identity of a stage",
+                hint="restore it; if no unfinished run has anything staged there, delete it",
+            )
+        return found
+
+    def _new_identity(self) -> str:
+        """Make the id. Of several who do so at once, on several hosts too, one gives it its name."""
+        mine = secrets.token_hex(16)
+        temporary = self.root / f"{_IDENTITY}-{mine}{_TEMPORARY}"
+        with temporary.open("x") as opened:
+            opened.write(f"{mine}\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        with suppress(FileExistsError):
+            # Unlike a renaming, a link never replaces what is there.
+            (self.root / _IDENTITY).hardlink_to(temporary)
+        temporary.unlink()
+        _sync_folder(self.root)
+        return self.known_identity() or mine
 
     def writer(self, run_id: str, scan: int, sequence: int, token: int, schema: pa.Schema) -> ChunkWriter:
         """Begin a new file; raises :class:`~ecmbatch.errors.StageError` when there is no room for it."""
@@ -154,7 +198,9 @@ class Stage:
 
     def run_ids(self) -> list[str]:
         """Return the runs that have something staged."""
-        return sorted(path.name for path in self.root.iterdir()) if self.root.is_dir() else []
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if not path.name.startswith(_IDENTITY))
 
     def holds_run(self, name: str) -> bool:
         """Tell whether what is called *name* looks like the stage of a run, whoever knows the run.

@@ -83,7 +83,9 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def _folders(file: ProjectFile) -> Mapping[Path, list[str]]:
-    places = {"ledger": file.ledger_path.parent, "stage": file.stage_path}
+    places = {"stage": file.stage_path}
+    if isinstance(file.ledger, Path):
+        places = {"ledger": file.ledger.parent, **places}
     for name, settings in file.settings.stores.items():
         # Stores that are files say where with `path`; others have no folder here.
         if isinstance(settings.get("path"), str):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from ecmbatch.engine.diagnosis.finding import Finding, ok, unusable, warning
 from ecmbatch.engine.launching import DEFAULT_STREAM
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.staging import StagedRun, idle_since, staged_runs
 from ecmbatch.errors import EcmbatchError
-from ecmbatch.ledger.ledger import Ledger
+from ecmbatch.ledger.ledger import Ledger, untouched_database
+from ecmbatch.ledger.place import LedgerPlace, PostgresPlace
+from ecmbatch.ledger.sqlite import UntouchedSQLite
 from ecmbatch.ledger.tables import SCHEMA_VERSION
-from ecmbatch.ledger.untouched import UntouchedDatabase
 from ecmbatch.project_file import STATE_FOLDER
 from ecmbatch.protocol.duration import format_duration
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.run import ACTIVE, FINAL
+
+if TYPE_CHECKING:
+    from ecmbatch.ledger.postgres import UntouchedPostgres
 
 _LONG = timedelta(days=7)
 _TOLERANCE = timedelta(seconds=5)
@@ -25,32 +30,49 @@ _TOLERANCE = timedelta(seconds=5)
 
 def ledger_file(resources: Resources) -> Iterator[Finding]:
     """Open the ledger if there is one: its version, its place, its soundness."""
-    path = resources.project_file.ledger_path
-    if not path.exists():
-        yield ok("ledger", f"{path} is not there yet; the first run makes it")
+    place = resources.project_file.ledger
+    database = untouched_database(place)
+    if database is None:
+        yield ok("ledger", f"{place} is not there yet; the first run makes it")
         return
-    database = UntouchedDatabase(path)
+    with closing(database):
+        yield _ledger_found(place, database)
+
+
+def _ledger_found(place: LedgerPlace, database: UntouchedSQLite | UntouchedPostgres) -> Finding:
     version = database.version()
+    if version is None and isinstance(place, PostgresPlace):
+        return _ledger_to_come(database)
     if damage := database.damage():
-        yield unusable("ledger", f"the ledger {path} is damaged: {damage}", "restore it from a backup")
-    elif version is None or version < SCHEMA_VERSION:
-        yield warning(
+        return unusable("ledger", f"the ledger {place} is damaged: {damage}", "restore it from a backup")
+    if version is None or version < SCHEMA_VERSION:
+        return warning(
             "ledger",
-            f"the ledger {path} has version {version or 'none'}; the next run brings it to {SCHEMA_VERSION}",
+            f"the ledger {place} has version {version or 'none'}; the next run brings it to {SCHEMA_VERSION}",
             "back it up before",
         )
-    elif version > SCHEMA_VERSION:
-        yield unusable(
+    if version > SCHEMA_VERSION:
+        return unusable(
             "ledger",
-            f"the ledger {path} has version {version}; this ecmbatch knows {SCHEMA_VERSION}",
+            f"the ledger {place} has version {version}; this ecmbatch knows {SCHEMA_VERSION}",
             "use the ecmbatch that other processes of this project use",
         )
-    else:
-        yield ok("ledger", f"{path} is sound, {path.stat().st_size / 2**20:,.1f} MiB, version {version}")
+    return ok("ledger", f"{database.state()}, version {version}")
 
 
-def runs(resources: Resources, ledger: Ledger) -> Iterator[Finding]:
+def _ledger_to_come(database: UntouchedSQLite | UntouchedPostgres) -> Finding:
+    if lacking := database.lacks():
+        return unusable(
+            "ledger",
+            f"{database.state()} is not there yet, and its user lacks the right to make it: {lacking}",
+            "grant it, or make the schema for the user",
+        )
+    return ok("ledger", f"{database.state()} is not there yet; the first run makes it")
+
+
+def runs(ledger: Ledger) -> Iterator[Finding]:
     """Find runs that only look alive, those that nobody finishes, and those from the future."""
+    now = ledger.clock()
     for run in ledger.runs.unfinished():
         idle = idle_since(run, ledger)
         if idle is None:
@@ -62,14 +84,14 @@ def runs(resources: Resources, ledger: Ledger) -> Iterator[Finding]:
                 f"run {run.run_id} of {run.job_id} looks alive, but nobody executes it: {owner} is gone",
                 f"ecmbatch resume {run.run_id}",
             )
-        elif (age := resources.clock() - idle) > _LONG:
+        elif (age := now - idle) > _LONG:
             yield warning(
                 "runs",
                 f"run {run.run_id} of {run.job_id} is {run.status} for {format_duration(_days(age))}",
                 f"ecmbatch resume {run.run_id}, or: ecmbatch abandon {run.run_id}",
             )
     newest = ledger.runs.recent(limit=1)
-    if newest and newest[0].created_at > resources.clock() + _TOLERANCE:
+    if newest and newest[0].created_at > now + _TOLERANCE:
         yield warning(
             "clocks",
             f"the ledger's newest run {newest[0].run_id} is from the future: the clock was set back",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ecmbatch.engine.job_check import check_job
 from ecmbatch.engine.job_files import job_paths, read_job_file
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError
+from ecmbatch.ledger.ledger import untouched_database
 from ecmbatch.protocol.job import JobDefinition, SourceName
 
 _NO_RUN = "ecmbatch-doctor"
@@ -86,7 +87,7 @@ def stores(resources: Resources) -> Iterator[Finding]:
 
 def clocks(resources: Resources, jobs: Sequence[JobDefinition]) -> Iterator[Finding]:
     """Compare the clocks of sources and ledger with that of this machine: windows are cut by the source's."""
-    known: dict[str, Callable[[], datetime]] = {"the ledger": resources.clock}
+    known: dict[str, Callable[[], datetime]] = {"the ledger": lambda: _ledger_time(resources)}
     for name in _connectors(resources, jobs):
         # One that cannot even be made is told by another check.
         with suppress(EcmbatchError):
@@ -110,6 +111,14 @@ def clocks(resources: Resources, jobs: Sequence[JobDefinition]) -> Iterator[Find
         yield ok(
             "clocks", f"within {_TOLERANCE.total_seconds():.0f} s of this machine's: {', '.join(agreeing)}"
         )
+
+
+def _ledger_time(resources: Resources) -> datetime:
+    database = untouched_database(resources.project_file.ledger, clock=resources.clock_by_hand)
+    if database is None:
+        return resources.clock()
+    with closing(database):
+        return database.clock()
 
 
 def _difference(clock: Callable[[], datetime]) -> timedelta:

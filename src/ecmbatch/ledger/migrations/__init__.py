@@ -16,8 +16,8 @@ from sqlalchemy import Connection
 from ecmbatch.errors import UsageError
 
 
-def upgrade(connection: Connection) -> None:
-    """Apply every migration that the ledger lacks, in the transaction of *connection*.
+def upgrade(connection: Connection, revision: str = "head") -> None:
+    """Apply every migration up to *revision* that the ledger lacks, in the transaction of *connection*.
 
     Raises :class:`~ecmbatch.errors.UsageError` for a ledger that a newer version of ecmbatch wrote.
     """
@@ -25,7 +25,7 @@ def upgrade(connection: Connection) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     config.attributes["connection"] = connection
     try:
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
     except CommandError as error:
         raise UsageError(
             "the ledger was written by another version of ecmbatch",

@@ -1,0 +1,1 @@
+"""Where scans are executed: threads, processes and whatever comes later."""
