@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from ecmbatch import Project
-from ecmbatch.connectors import postgres as postgres_connector
+from ecmbatch.connectors import postgres_connector
 from ecmbatch.connectors.connector import WindowBound
 from harness import write_job
 from postgres_project import make_postgres_project
