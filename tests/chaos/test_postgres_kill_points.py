@@ -1,6 +1,7 @@
 """SIGKILL at every instant between two durable effects where everything is in PostgreSQL.
 
-Each crash point meets each mode; partitions and executors take turns. ``--every-combination`` tries all.
+Where a mode makes no difference, modes take turns; so do partitions and executors. ``--every-combination`` tries
+all. Inside a scan it is a worker that dies where there are processes: that is another test.
 """
 
 from __future__ import annotations
@@ -23,16 +24,20 @@ FIRST = customers(200)
 SECOND = pa.concat_tables([customers(250, start=100), customers(20, start=1000)])
 NOT_PASSED = ("alert.delivered", "abandon.tombstone", "stage.reference", "run.references")
 POINTS = [point for point in CRASH_POINTS if point not in NOT_PASSED and not point.startswith("gc.")]
+IN_SCANS = [point for point in POINTS if point.startswith(("scan.", "stage.", "checkpoint."))]
 MODES = ("append", "upsert", "replace")
 WAYS = ((1, "threads"), (4, "processes"), (4, "threads"), (1, "processes"))
 
 
 def combinations() -> list[Any]:
-    """Return all, of which one way for each point and mode is run unless all are asked for."""
+    """Return all, marked where they are left out unless all are asked for."""
     found = []
-    for number, (point, mode) in enumerate(itertools.product(POINTS, MODES)):
-        for turn, (partitions, executor) in enumerate(WAYS):
-            marks = [] if turn == number % len(WAYS) else [pytest.mark.every_combination]
+    for number, point in enumerate(POINTS):
+        ways = [way for way in WAYS if way[1] == "threads" or point not in IN_SCANS]
+        for turn, (mode, (partitions, executor)) in enumerate(itertools.product(MODES, ways)):
+            chosen = turn // len(ways) == number % len(MODES) or point.startswith("publish.")
+            chosen = chosen and turn % len(ways) == (number + turn // len(ways)) % len(ways)
+            marks = [] if chosen else [pytest.mark.every_combination]
             found.append(pytest.param(point, mode, partitions, executor, marks=marks))
     return found
 
@@ -61,9 +66,10 @@ def test_a_run_killed_anywhere_ends_as_if_nobody_had_killed_it(
     fill_postgres(url, SECOND)
 
     repeated = point.startswith(("stage.", "checkpoint."))
-    for occurrence in (2 if repeated else 1, 1):
+    for attempt, occurrence in enumerate((2 if repeated else 1, 1), start=1):
         killed = command(folder, "run", "job.json", "--json", crash=point, occurrence=occurrence)
-        assert was_killed(killed) or killed.exit_code == 0, killed.err
+        # The recovery need not come by there again.
+        assert was_killed(killed) or (killed.exit_code == 0 and attempt == 2), killed.err
         if run_documents(folder)[0]["status"] == "success":
             break
     else:
