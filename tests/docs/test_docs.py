@@ -42,6 +42,7 @@ from ecmbatch.connectors.duckdb import DuckDBSource
 from ecmbatch.connectors.file_formats.csv_settings import CsvSettings
 from ecmbatch.connectors.file_formats.json_settings import JsonSettings
 from ecmbatch.connectors.files import FilesSource
+from ecmbatch.connectors.postgres import PostgresSource
 from ecmbatch.connectors.sqlalchemy_connector import SQLAlchemySettings
 from ecmbatch.connectors.sqlite import SQLiteSettings
 from ecmbatch.demo.project import build_project
@@ -55,6 +56,7 @@ from ecmbatch.protocol.job import JobDefinition, load_job
 from ecmbatch.protocol.partitioning.hashing import hash_keys, hash_partitions
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stores.duckdb import DuckDBStoreSettings
+from ecmbatch.stores.postgres import PostgresStoreSettings
 from ecmbatch.stores.store import (
     Head,
     Marker,
@@ -338,6 +340,8 @@ def code_words(*pages: str) -> set[str]:
         (FilesSource, ["reference/files.md", "reference/project-file.md"]),
         (CsvSettings, ["reference/files.md"]),
         (JsonSettings, ["reference/files.md"]),
+        (PostgresSource, ["reference/postgres.md"]),
+        (PostgresStoreSettings, ["reference/postgres-store.md"]),
         (SQLiteSettings, ["reference/databases.md"]),
         (SQLAlchemySettings, ["reference/databases.md"]),
         (FilterConfig, ["reference/processors.md"]),
