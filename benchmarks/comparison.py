@@ -82,7 +82,7 @@ class Result:
         for variant in self.comparison.variants:
             summary = self.summary(variant.name)
             lines.append(
-                f"{self.comparison.name:26} {self.comparison.rows:>12,} {variant.name:24}"
+                f"{self.comparison.name:30} {self.comparison.rows:>12,} {variant.name:24}"
                 f"{summary['wall']:8.2f}{summary['cpu']:8.2f}{summary['peak_mb']:9.0f}"
                 f"{summary['wall_ratio']:8.2f}{summary['cpu_ratio']:8.2f}"
             )
@@ -100,7 +100,7 @@ class Result:
         }
 
 
-HEADER = f"{'comparison':26} {'rows':>12} {'variant':24}  wall s   cpu s  peak MB  × wall   × cpu"
+HEADER = f"{'comparison':30} {'rows':>12} {'variant':24}  wall s   cpu s  peak MB  × wall   × cpu"
 
 
 def _measure(variant: Variant, folder: Path) -> Usage:

@@ -20,6 +20,12 @@ import pyarrow.parquet as pq
 
 from benchmarks.handwritten import _BATCH_ROWS, _WRITING, _reader, _transformed
 
+_SOURCE = """
+CREATE TABLE customers (
+    id bigint PRIMARY KEY, email text, name text, tier text, region text, amount numeric(12, 2), payload text,
+    created_at timestamp, updated_at timestamp
+)
+"""
 _COLUMNS = "context_id, email, name, tier, region, amount, payload, created_at, updated_at, origin"
 _UPSERT = f"""
 INSERT INTO customers ({_COLUMNS}) SELECT {_COLUMNS} FROM fresh
@@ -28,7 +34,7 @@ ON CONFLICT (context_id) DO UPDATE SET ({_COLUMNS}) = ROW(excluded.*)
 
 
 def main(source: str, target: str, mode: str) -> None:
-    """Load *source* into the table ``customers`` of *target*; mode ``copy`` leaves the rows as they are."""
+    """Load *source* into the table ``customers`` of *target*; ``copy`` makes a source of it."""
     with _batches(source) as batches:
         incoming = _reader(batches if mode == "copy" else map(_transformed, map(_with_decimals, batches)))
         if target.startswith("postgresql:"):
@@ -60,7 +66,10 @@ def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def _into_postgres(incoming: pa.RecordBatchReader, target: str, mode: str) -> None:
     with adbc.connect(target) as connection, connection.cursor() as cursor:
-        if mode != "upsert":
+        if mode == "copy":
+            cursor.execute(_SOURCE)
+            cursor.adbc_ingest("customers", incoming, mode="append")
+        elif mode == "append":
             cursor.adbc_ingest("customers", incoming, mode="create")
         else:
             cursor.adbc_ingest("fresh", incoming, mode="create", temporary=True)

@@ -5,11 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_comparison_measures_both_sides_and_finds_the_same_rows(tmp_path: Path) -> None:
-    options = ["--rows", "1000", "--only", "duckdb-append-16", "--repeat", "1", "--work", str(tmp_path)]
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["duckdb-append-16", "postgres-to-duckdb-append", "postgres-to-postgres-upsert1"]
+)
+def test_a_comparison_measures_both_sides_and_finds_the_same_rows(name: str, tmp_path: Path) -> None:
+    options = ["--rows", "1000", "--only", name, "--repeat", "1", "--work", str(tmp_path)]
     finished = subprocess.run(
         [sys.executable, "-m", "benchmarks", *options], cwd=ROOT, capture_output=True, text=True, check=False
     )
