@@ -64,7 +64,6 @@ from ecmbatch.connectors.connector import (
     KeySample,
     ReadPlan,
     ReadRequest,
-    ResumeKind,
     Scan,
     ScannedBatch,
 )
@@ -79,11 +78,17 @@ from ecmbatch.connectors.duckdb_syntax import (
     tables_read,
 )
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
-from ecmbatch.connectors.scan_shares import shares
-from ecmbatch.errors import SourceChanged, SourceError
+from ecmbatch.connectors.query_scans import (
+    VOLATILE,
+    QueryNature,
+    check_unchanged,
+    order_column,
+    order_of,
+    plan_scans,
+)
 from ecmbatch.protocol.document import Matching, Section, parse_model
 from ecmbatch.protocol.key_values import decode_key, encode_key, plain_keys
-from ecmbatch.protocol.partitioning.partitions import HashPartitions, ListPartitions, Partitions
+from ecmbatch.protocol.partitioning.partitions import HashPartitions
 from ecmbatch.protocol.query import bind
 from ecmbatch.protocol.scalars import Scalar
 
@@ -153,27 +158,10 @@ class DuckDBConnector(Connector):
             tables = tables_read(connection, source.sql)
             most_scans = self._scans or _default_scans(connection, source, request)
         check_request(schema, request)
-        if limited and request.partitions > 1:
-            raise SourceError(
-                "the query has a sample or ends in LIMIT or OFFSET, and the job has "
-                f"{request.partitions} partitions: each would take other rows",
-                hint="leave it out, or leave partitioning out",
-            )
-        dealt = shares(request, 1 if volatile else most_scans)
-        if volatile and len(dealt) > 1:
-            raise SourceError(
-                "the query calls a function that gives other values each time, and a range that is read after "
-                "another would see other rows",
-                hint='leave the function out, or leave "ordered" out of partitioning',
-            )
-        detail = {"order_by": _order_column(request), "columns": source.named_types}
-        scans = []
-        for number, partitions in enumerate(dealt):
-            resume, reason = _resume_kind(request, partitions, limited=limited, volatile=volatile)
-            scans.append(
-                Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
-            )
-        return ReadPlan(schema=schema, scans=tuple(scans), tables=tables)
+        nature = QueryNature(limited=limited, changing=VOLATILE if volatile else None)
+        detail = {"order_by": order_column(request), "columns": source.named_types}
+        scans = plan_scans(request, nature, most_scans, detail)
+        return ReadPlan(schema=schema, scans=scans, tables=tables)
 
     def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
         with self._database.connection() as connection, refusals():
@@ -189,7 +177,7 @@ class DuckDBConnector(Connector):
         with self._database.connection() as connection, refusals():
             source = _source(connection, request)
             key = _key(source, _schema(connection, source), request)
-            return _scan_sql(source, shown_conditions(key, request, scan), _order_of(request, scan))
+            return _scan_sql(source, shown_conditions(key, request, scan), order_of(request, scan))
 
     def ping(self) -> None:
         self._database.ping()
@@ -198,11 +186,11 @@ class DuckDBConnector(Connector):
     def read(
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
-        order = _order_of(request, scan)
+        order = order_of(request, scan)
         with self._database.connection() as connection, ExitStack() as opened:
             with refusals():
                 source = _source(connection, request)
-                _check_unchanged(source, scan)
+                check_unchanged(scan, source.named_types)
                 schema = _schema(connection, source)
                 conditions = opened.enter_context(
                     of_partitions(connection, _key(source, schema, request), request, scan)
@@ -263,60 +251,11 @@ def _schema(connection: duckdb.DuckDBPyConnection, source: _Source) -> pa.Schema
         return with_uuids(pa.RecordBatch.from_pylist([], schema=rows.schema), source.uuids).schema
 
 
-def _order_column(request: ReadRequest) -> str | None:
-    return request.order_by or request.key
-
-
-def _order_of(request: ReadRequest, scan: Scan) -> str | None:
-    return None if scan.resume == "none" else _order_column(request)
-
-
 def _default_scans(connection: duckdb.DuckDBPyConnection, source: _Source, request: ReadRequest) -> int:
     """Ranges and lists of a table's rows are cheaper to find and sort one by one; the table above says why."""
     if isinstance(request.partitioning, HashPartitions | None):
         return 1
     return _SCANS_OF_ROWS if selects_rows(connection, source.sql) else 1
-
-
-def _resume_kind(
-    request: ReadRequest, partitions: Sequence[int], *, limited: bool, volatile: bool
-) -> tuple[ResumeKind, str]:
-    order = _order_column(request)
-    if not request.resumable:
-        return "none", "the job asks to replay partial partitions from their start"
-    if order is None:
-        return "none", "there is neither source.order_by nor a partitioning key to order by"
-    if limited:
-        return "none", "the query has a sample or ends in LIMIT or OFFSET: which rows that takes may differ"
-    if volatile:
-        return "none", "the query calls a function that gives other values each time, so other rows may come"
-    if request.order_by is None and _has_one_value(request.partitioning, partitions):
-        return "none", f"all rows have one value of '{order}': set source.order_by to resume in the middle"
-    named = "source.order_by" if request.order_by else "the partitioning key"
-    return "cursor", f"rows are read in the order of '{order}', {named}"
-
-
-def _has_one_value(partitioning: Partitions | None, partitions: Sequence[int]) -> bool:
-    """Tell whether a scan reads a single value of a list: to order by that would be to no purpose."""
-    if not isinstance(partitioning, ListPartitions):
-        return False
-    values = sum(
-        len(partitioning.groups[number]) for number in partitions if number < len(partitioning.groups)
-    )
-    if partitioning.rest in partitions:
-        # NULL is there too; and with a default what no group lists.
-        return values == 0 and partitioning.default is None
-    return values == 1
-
-
-def _check_unchanged(source: _Source, scan: Scan) -> None:
-    planned, found = scan.detail["columns"], source.named_types
-    if planned != found:
-        changed = [name for name in {**planned, **found} if planned.get(name) != found.get(name)]
-        raise SourceChanged(
-            f"the source's columns are not those the run was planned with; changed: {', '.join(changed)}",
-            hint="start a new run with --fresh",
-        )
 
 
 def _key(source: _Source, schema: pa.Schema, request: ReadRequest) -> Key | None:

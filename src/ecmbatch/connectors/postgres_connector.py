@@ -21,7 +21,6 @@ from ecmbatch.connectors.connector import (
     KeySample,
     ReadPlan,
     ReadRequest,
-    ResumeKind,
     Scan,
     ScannedBatch,
     WindowBound,
@@ -35,11 +34,11 @@ from ecmbatch.connectors.postgres_explain import QueryFacts, facts_of
 from ecmbatch.connectors.postgres_parameters import bound_query
 from ecmbatch.connectors.postgres_partitions import Key, behind, of_partitions
 from ecmbatch.connectors.postgres_session import PostgresDatabase, Rows, bind_settings
-from ecmbatch.connectors.scan_shares import shares
-from ecmbatch.errors import SourceChanged, SourceError
+from ecmbatch.connectors.query_scans import QueryNature, check_unchanged, order_column, order_of, plan_scans
+from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import did_you_mean
 from ecmbatch.protocol.key_values import encode_key
-from ecmbatch.protocol.partitioning.partitions import HashPartitions, ListPartitions, Partitions, keep
+from ecmbatch.protocol.partitioning.partitions import HashPartitions, keep
 
 _SCANS_OF_ROWS = 16
 _ROW = "_ecm_row"
@@ -121,20 +120,9 @@ class PostgresConnector(Connector):
             bind_settings(connection, source.settings)
             facts = facts_of(connection, source.sql)
             detail = _detail(connection, source, request, facts)
-        _check_limit(request, facts)
-        dealt = shares(request, 1 if facts.changing else self._most_scans(request, facts))
-        if facts.changing and len(dealt) > 1:
-            raise SourceError(
-                f"{facts.changing}, and a range that is read after another would see other rows",
-                hint='leave the function out, or leave "ordered" out of partitioning',
-            )
-        scans = []
-        for number, partitions in enumerate(dealt):
-            resume, reason = _resume_kind(request, partitions, facts)
-            scans.append(
-                Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
-            )
-        return ReadPlan(schema=schema, scans=tuple(scans), tables=facts.tables)
+        nature = QueryNature(limited=facts.limited, changing=facts.changing)
+        scans = plan_scans(request, nature, self._most_scans(request, facts), detail)
+        return ReadPlan(schema=schema, scans=scans, tables=facts.tables)
 
     def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
         with self._database.session(request.snapshot) as connection:
@@ -165,9 +153,9 @@ class PostgresConnector(Connector):
     ) -> Iterator[Iterator[ScannedBatch]]:
         with self._database.session(request.snapshot) as connection:
             source = _source(connection, request)
-        _check_unchanged(source, scan)
+        check_unchanged(scan, source.named_types)
         schema_of(source.columns)
-        order = _order_of(request, scan)
+        order = order_of(request, scan)
         sql = _scan_sql(source, source.sql, request, scan, after)
         with self._database.rows(sql, source.settings, request.snapshot) as rows:
             finishing = (finished(batch, source.columns) for batch in rows)
@@ -259,7 +247,7 @@ def _unknown_table(connection: Rows, error: psycopg.Error) -> SourceError:
 
 def _detail(connection: Rows, source: _Source, request: ReadRequest, facts: QueryFacts) -> dict[str, object]:
     """Return what every attempt must know the same of the order of rows."""
-    order = _order_column(request)
+    order = order_column(request)
     not_null, unique = False, False
     if order is not None:
         column = source.column(order)
@@ -277,64 +265,6 @@ def _detail(connection: Rows, source: _Source, request: ReadRequest, facts: Quer
     }
 
 
-def _check_limit(request: ReadRequest, facts: QueryFacts) -> None:
-    if facts.limited and request.partitions > 1:
-        raise SourceError(
-            "the query has a sample or ends in LIMIT or OFFSET, and the job has "
-            f"{request.partitions} partitions: each would take other rows",
-            hint="leave it out, or leave partitioning out",
-        )
-
-
-def _check_unchanged(source: _Source, scan: Scan) -> None:
-    planned, found = scan.detail["columns"], source.named_types
-    if planned != found:
-        changed = [name for name in {**planned, **found} if planned.get(name) != found.get(name)]
-        raise SourceChanged(
-            f"the source's columns are not those the run was planned with; changed: {', '.join(changed)}",
-            hint="start a new run with --fresh",
-        )
-
-
-def _order_column(request: ReadRequest) -> str | None:
-    return request.order_by or request.key
-
-
-def _order_of(request: ReadRequest, scan: Scan) -> str | None:
-    return None if scan.resume == "none" else _order_column(request)
-
-
-def _resume_kind(
-    request: ReadRequest, partitions: Sequence[int], facts: QueryFacts
-) -> tuple[ResumeKind, str]:
-    order = _order_column(request)
-    if not request.resumable:
-        return "none", "the job asks to replay partial partitions from their start"
-    if order is None:
-        return "none", "there is neither source.order_by nor a partitioning key to order by"
-    if facts.limited:
-        return "none", "the query has a sample or ends in LIMIT or OFFSET: which rows that takes may differ"
-    if facts.changing:
-        return "none", f"{facts.changing}, so other rows may come"
-    if request.order_by is None and _has_one_value(request.partitioning, partitions):
-        return "none", f"all rows have one value of '{order}': set source.order_by to resume in the middle"
-    named = "source.order_by" if request.order_by else "the partitioning key"
-    return "cursor", f"rows are read in the order of '{order}', {named}"
-
-
-def _has_one_value(partitioning: Partitions | None, partitions: Sequence[int]) -> bool:
-    """Tell whether a scan reads a single value of a list: to order by that would be to no purpose."""
-    if not isinstance(partitioning, ListPartitions):
-        return False
-    values = sum(
-        len(partitioning.groups[number]) for number in partitions if number < len(partitioning.groups)
-    )
-    if partitioning.rest in partitions:
-        # NULL is there too; and with a default what no group lists.
-        return values == 0 and partitioning.default is None
-    return values == 1
-
-
 def _of_scan(batches: Iterator[pa.RecordBatch], request: ReadRequest, scan: Scan) -> Iterator[pa.RecordBatch]:
     """Leave out the rows of other scans: only here can partitions by hash be told apart."""
     partitioning = request.partitioning
@@ -348,7 +278,7 @@ def _scan_sql(source: _Source, query: str, request: ReadRequest, scan: Scan, aft
     bytewise = bool(scan.detail["bytewise"])
     key = None if request.key is None else Key(column=source.column(request.key), bytewise=bytewise)
     conditions = of_partitions(key, request, scan)
-    order = _order_of(request, scan)
+    order = order_of(request, scan)
     if order is None:
         return _wrapped(query, source.columns, conditions)
     by = Key(column=source.column(order), bytewise=bytewise)

@@ -11,6 +11,7 @@ import psycopg
 
 from ecmbatch.connectors.postgres_columns import described
 from ecmbatch.connectors.postgres_session import Rows
+from ecmbatch.connectors.query_scans import VOLATILE
 
 _OF_ONE_TABLE = frozenset(
     {
@@ -121,7 +122,7 @@ def _changing(
         symbols = sorted({symbol for text in texts for symbol in _OPERATOR.findall(text)})
         volatile = [str(name) for (name,) in connection.execute(_VOLATILE_OPERATORS, [symbols]).fetchall()]
     if volatile:
-        return f"the query calls a function that gives other values each time, {volatile[0]}"
+        return f"{VOLATILE}, {volatile[0]}"
     if any(_TELLS_THE_TIME.search(text) for text in texts):
         return "the query asks for the time, which gives other values each time"
     return None

@@ -25,12 +25,12 @@ from ecmbatch.connectors.connector import (
     KeySample,
     ReadPlan,
     ReadRequest,
-    ResumeKind,
     Scan,
     ScannedBatch,
 )
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
 from ecmbatch.connectors.key_sample import MOST_ROWS, Sampler
+from ecmbatch.connectors.query_scans import VOLATILE, QueryNature, check_unchanged, order_column, plan_scans
 from ecmbatch.connectors.query_words import (
     check_names_of_subquery,
     may_change,
@@ -38,11 +38,10 @@ from ecmbatch.connectors.query_words import (
     takes_some_rows,
 )
 from ecmbatch.connectors.row_columns import DeclaredColumns, Misfit, batches_of, remembered_kind
-from ecmbatch.connectors.scan_shares import shares
 from ecmbatch.connectors.sqlalchemy_columns import SAMPLE_ROWS, kind_of_values, misfit_hint, reflected_kind
 from ecmbatch.connectors.sqlalchemy_database import Bound, Database, Statement, read_url, shown
 from ecmbatch.connectors.sqlalchemy_order import Order, knows_windows_and_limit, order_of
-from ecmbatch.errors import SourceChanged, SourceError
+from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import Section, parse_model
 from ecmbatch.protocol.key_values import decode_key, encode_key
 from ecmbatch.protocol.partitioning.partitions import keep
@@ -94,27 +93,15 @@ class SQLAlchemyConnector(Connector):
             source = self._source(connection, request)
         check_request(source.schema, request)
         limited = request.query is not None and takes_some_rows(request.query)
-        if limited and request.partitions > 1:
-            raise SourceError(
-                "the query has a sample or ends in LIMIT or OFFSET, and the job has "
-                f"{request.partitions} partitions: each would take other rows",
-                hint="leave it out, or leave partitioning out",
-            )
         volatile = request.query is not None and may_change(request.query)
-        dealt = shares(request, 1)
-        if volatile and len(dealt) > 1:
-            raise SourceError(
-                "the query calls a function that gives other values each time, and a range that is read after "
-                "another would see other rows",
-                hint='leave the function out, or leave "ordered" out of partitioning',
-            )
-        resume, reason = self._resume_kind(request, source, limited=limited, volatile=volatile)
-        detail = {"order_by": request.order_by or request.key, "columns": source.named_types}
-        scans = [
-            Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
-            for number, partitions in enumerate(dealt)
-        ]
-        return ReadPlan(schema=source.schema, scans=tuple(scans))
+        nature = QueryNature(
+            limited=limited,
+            changing=VOLATILE if volatile else None,
+            unordered=self._unordered(request, source),
+        )
+        detail = {"order_by": order_column(request), "columns": source.named_types}
+        scans = plan_scans(request, nature, 1, detail)
+        return ReadPlan(schema=source.schema, scans=scans)
 
     def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
         sampler = Sampler(size)
@@ -144,7 +131,7 @@ class SQLAlchemyConnector(Connector):
     ) -> Iterator[Iterator[ScannedBatch]]:
         with self._database.connection() as connection:
             source = self._source(connection, request, scan)
-            _check_unchanged(source, scan)
+            check_unchanged(scan, source.named_types)
             order = self._order(request, source, scan)
             schema = _with_order(source.schema, order)
             statement = self._select(source, order, after)
@@ -240,38 +227,21 @@ class SQLAlchemyConnector(Connector):
         ]
 
     def _order(self, request: ReadRequest, source: _Source, scan: Scan | None) -> Order | None:
-        name = request.order_by or request.key
+        name = order_column(request)
         if name is None or (scan is not None and scan.resume == "none"):
             return None
         kind, declared = source.schema.field(name).type, name in self._declared
         return order_of(self._database.name, name, source.quoted[name], kind, declared=declared)
 
-    def _resume_kind(
-        self, request: ReadRequest, source: _Source, *, limited: bool, volatile: bool
-    ) -> tuple[ResumeKind, str]:
-        name = request.order_by or request.key
-        if not request.resumable:
-            return "none", "the job asks to replay partial partitions from their start"
-        if name is None:
-            return "none", "there is neither source.order_by nor a partitioning key to order by"
-        if limited:
-            return (
-                "none",
-                "the query has a sample or ends in LIMIT or OFFSET: which rows that takes may differ",
-            )
-        if volatile:
-            return (
-                "none",
-                "the query calls a function that gives other values each time, so other rows may come",
-            )
-        if self._order(request, source, None) is None:
-            kind = type_name(source.schema.field(name).type)
-            return "none", (
-                f"'{name}' is {kind}, which {self._database.name} may order by rules of its own; set "
-                "source.order_by to a column of whole numbers to resume in the middle"
-            )
-        named = "source.order_by" if request.order_by else "the partitioning key"
-        return "cursor", f"rows are read in the order of '{name}', {named}"
+    def _unordered(self, request: ReadRequest, source: _Source) -> str | None:
+        name = order_column(request)
+        if name is None or self._order(request, source, None) is not None:
+            return None
+        kind = type_name(source.schema.field(name).type)
+        return (
+            f"'{name}' is {kind}, which {self._database.name} may order by rules of its own; set "
+            "source.order_by to a column of whole numbers to resume in the middle"
+        )
 
     def _batches(
         self, connection: sa.Connection, statement: Statement, schema: pa.Schema, rows: int
@@ -309,16 +279,6 @@ def _of_scan(batch: pa.RecordBatch, request: ReadRequest, scan: Scan) -> pa.Reco
     if request.partitioning is None or len(scan.partitions) == request.partitions:
         return batch
     return keep(batch, request.partitioning, scan.partitions)
-
-
-def _check_unchanged(source: _Source, scan: Scan) -> None:
-    planned, found = scan.detail["columns"], source.named_types
-    if planned != found:
-        changed = [name for name in {**planned, **found} if planned.get(name) != found.get(name)]
-        raise SourceChanged(
-            f"the source's columns are not those the run was planned with; changed: {', '.join(changed)}",
-            hint="start a new run with --fresh",
-        )
 
 
 SQLALCHEMY = ConnectorType(

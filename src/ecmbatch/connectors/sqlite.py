@@ -25,18 +25,17 @@ from ecmbatch.connectors.connector import (
     KeySample,
     ReadPlan,
     ReadRequest,
-    ResumeKind,
     Scan,
     ScannedBatch,
 )
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
+from ecmbatch.connectors.query_scans import VOLATILE, QueryNature, check_unchanged, order_column, plan_scans
 from ecmbatch.connectors.row_columns import DeclaredColumns, Misfit, batches_of, remembered_kind
-from ecmbatch.connectors.scan_shares import shares
 from ecmbatch.connectors.sqlite_columns import misfit_hint, quoted
 from ecmbatch.connectors.sqlite_database import Database, preparing, reading
 from ecmbatch.connectors.sqlite_partitions import Place, SQLiteKey, literal
 from ecmbatch.connectors.sqlite_source import SQLiteSource, describe
-from ecmbatch.errors import SourceChanged, SourceError
+from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import Section, parse_model
 from ecmbatch.protocol.key_values import encode_key, plain_keys
 from ecmbatch.protocol.partitioning.partitions import HashPartitions, keep
@@ -69,30 +68,22 @@ class SQLiteConnector(Connector):
     def plan(self, request: ReadRequest) -> ReadPlan:
         source = self._source(request)
         check_request(source.schema, request)
-        if source.limited and request.partitions > 1:
-            raise SourceError(
-                f"the query ends in LIMIT or OFFSET, and the job has {request.partitions} partitions: each "
-                "would take other rows",
-                hint="leave it out, or leave partitioning out",
-            )
-        dealt = shares(request, 1 if source.volatile else self._most_scans(source, request))
-        if source.volatile and len(dealt) > 1:
-            raise SourceError(
-                "the query calls a function that gives other values each time, and a range that is read after "
-                "another would see other rows",
-                hint='leave the function out, or leave "ordered" out of partitioning',
-            )
-        resume, reason = _resume_kind(request, source)
+        order = order_column(request)
+        is_unordered = order is not None and source.key(order) is None
+        nature = QueryNature(
+            limited=source.limited,
+            changing=VOLATILE if source.volatile else None,
+            unordered=f"SQLite does not order '{order}' as a column of its type is ordered"
+            if is_unordered
+            else None,
+        )
         detail = {
-            "order_by": _order_column(request),
+            "order_by": order,
             "columns": source.named_types,
             "by_values": [column.name for column in source.columns if column.by_values],
         }
-        scans = [
-            Scan(number=number, partitions=partitions, resume=resume, reason=reason, detail=detail)
-            for number, partitions in enumerate(dealt)
-        ]
-        return ReadPlan(schema=source.schema, scans=tuple(scans), tables=source.tables)
+        scans = plan_scans(request, nature, self._most_scans(source, request), detail)
+        return ReadPlan(schema=source.schema, scans=scans, tables=source.tables)
 
     def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
         source = self._source(request)
@@ -122,7 +113,7 @@ class SQLiteConnector(Connector):
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
         source = self._source(request, scan)
-        _check_unchanged(source, scan)
+        check_unchanged(scan, source.named_types)
         order = _order_of(source, request, scan)
         values: list[Any] = list(source.values)
 
@@ -167,38 +158,8 @@ class SQLiteConnector(Connector):
         return _SCANS_OF_TABLE if any(step[3].startswith("SEARCH") for step in steps) else 1
 
 
-def _order_column(request: ReadRequest) -> str | None:
-    return request.order_by or request.key
-
-
 def _order_of(source: SQLiteSource, request: ReadRequest, scan: Scan) -> SQLiteKey | None:
-    return None if scan.resume == "none" else source.key(_order_column(request))
-
-
-def _resume_kind(request: ReadRequest, source: SQLiteSource) -> tuple[ResumeKind, str]:
-    order = _order_column(request)
-    if not request.resumable:
-        return "none", "the job asks to replay partial partitions from their start"
-    if order is None:
-        return "none", "there is neither source.order_by nor a partitioning key to order by"
-    if source.limited:
-        return "none", "the query ends in LIMIT or OFFSET: which rows that takes may differ"
-    if source.volatile:
-        return "none", "the query calls a function that gives other values each time, so other rows may come"
-    if source.key(order) is None:
-        return "none", f"SQLite does not order '{order}' as a column of its type is ordered"
-    named = "source.order_by" if request.order_by else "the partitioning key"
-    return "cursor", f"rows are read in the order of '{order}', {named}"
-
-
-def _check_unchanged(source: SQLiteSource, scan: Scan) -> None:
-    planned, found = scan.detail["columns"], source.named_types
-    if planned != found:
-        changed = [name for name in {**planned, **found} if planned.get(name) != found.get(name)]
-        raise SourceChanged(
-            f"the source's columns are not those the run was planned with; changed: {', '.join(changed)}",
-            hint="start a new run with --fresh",
-        )
+    return None if scan.resume == "none" else source.key(order_column(request))
 
 
 def _conditions(
