@@ -19,7 +19,8 @@ from urllib.parse import unquote
 from pydantic import AfterValidator, Field
 
 from ecmbatch.errors import Problem, UsageError
-from ecmbatch.ledger.place import DEFAULT_SCHEMA, LedgerPlace, PostgresPlace, libpq_url
+from ecmbatch.ledger.place import DEFAULT_SCHEMA, LedgerPlace, PostgresPlace
+from ecmbatch.postgres_url import PERCENT_ENCODED, libpq_url
 from ecmbatch.protocol.document import Many, Section, check_model, invalid, pointer, refusal
 from ecmbatch.protocol.duration import Duration
 
@@ -40,7 +41,7 @@ def _ledger_url(url: str) -> str:
             Problem(
                 "",
                 "must be sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE",
-                "in a user or password, characters such as @ : / ? # % are percent-encoded",
+                PERCENT_ENCODED,
             )
         )
     return url

@@ -13,7 +13,8 @@ import pytest
 from ecmbatch.errors import EcmbatchError, Unreachable, UsageError
 from ecmbatch.ledger import postgres as postgres_ledger
 from ecmbatch.ledger.ledger import Ledger
-from ecmbatch.ledger.place import PostgresPlace, libpq_url
+from ecmbatch.ledger.place import PostgresPlace
+from ecmbatch.postgres_url import libpq_url
 from postgres_server import PostgresServer
 
 CANARY = "canary-7f3a"

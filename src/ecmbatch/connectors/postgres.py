@@ -14,8 +14,11 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from ecmbatch.connectors.connector import Connector, ConnectorType
-from ecmbatch.errors import PluginError, Problem
-from ecmbatch.protocol.document import Matching, Section, invalid, parse_model
+from ecmbatch.postgres_url import PostgresUrl, check_with_driver, drivers_missing
+from ecmbatch.protocol.document import Section, parse_model
+
+_PLUGIN = "the connector 'postgres'"
+_WHAT = "connector"
 
 
 class PostgresSource(Section):
@@ -26,36 +29,14 @@ class PostgresSource(Section):
     job, at most.
     """
 
-    url: Annotated[
-        str,
-        Matching(r"postgres(ql)?://\S+", "a URL such as postgresql://user@host/database"),
-        Field(repr=False),
-    ]
+    url: PostgresUrl
     max_connections: Annotated[int, Field(ge=1, le=256)] = 4
     scans: Annotated[int, Field(ge=1, le=256)] | None = None
 
 
 def _parsed(settings: Mapping[str, Any]) -> PostgresSource:
-    source = parse_model(PostgresSource, dict(settings), what="connector")
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise _not_installed() from error
-    try:
-        conninfo_to_dict(source.url)
-    except ProgrammingError:
-        # Its message repeats a part of the URL, which may be the password.
-        raise invalid(
-            "connector",
-            [
-                Problem(
-                    "/url",
-                    "cannot be read as a PostgreSQL URL",
-                    "write special characters of user and password as %40 (@), %2F (/), %3A (:)",
-                )
-            ],
-        ) from None
+    source = parse_model(PostgresSource, dict(settings), what=_WHAT)
+    check_with_driver(source.url, plugin=_PLUGIN, what=_WHAT)
     return source
 
 
@@ -63,15 +44,8 @@ def _built(settings: PostgresSource, folder: Path) -> Connector:
     try:
         from ecmbatch.connectors.postgres_connector import PostgresConnector
     except ImportError as error:
-        raise _not_installed() from error
+        raise drivers_missing(_PLUGIN) from error
     return PostgresConnector(settings)
-
-
-def _not_installed() -> PluginError:
-    return PluginError(
-        "the connector 'postgres' needs packages that are not installed",
-        hint="pip install 'ecmbatch[postgres]'",
-    )
 
 
 POSTGRES = ConnectorType(

@@ -35,7 +35,8 @@ _OF_ONE_TABLE = frozenset(
     }
 )
 
-_CALLED = re.compile(r'("(?:[^"]|"")+"|[^\W\d][\w$]*)\s*\(')
+# Possessive, and only from the beginning of a word: a long word must not be tried from each of its letters.
+_CALLED = re.compile(r'("(?:[^"]|"")++"|(?<![\w$])[^\W\d][\w$]*+)\s*+\(')
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|`?]+")
 _TELLS_THE_TIME = re.compile(
     r"\b(?:now|transaction_timestamp|statement_timestamp)\s*\(|"

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ecmbatch.errors import PluginError, UsageError
+from ecmbatch.errors import UsageError
 from ecmbatch.ledger.database import Clock, Database
 from ecmbatch.ledger.place import LedgerPlace, PostgresPlace
 from ecmbatch.ledger.progress import Progress
@@ -16,6 +16,7 @@ from ecmbatch.ledger.sqlite import SQLiteDatabase, UntouchedSQLite
 from ecmbatch.ledger.tables import SCHEMA_VERSION
 from ecmbatch.ledger.verdicts import Verdicts
 from ecmbatch.ledger.watermarks import Watermarks
+from ecmbatch.postgres_url import drivers_missing
 
 if TYPE_CHECKING:
     from ecmbatch.ledger.postgres import UntouchedPostgres
@@ -113,7 +114,4 @@ def _require_driver() -> None:
     try:
         import psycopg  # noqa: F401 - only to see whether it is there
     except ImportError as error:
-        raise PluginError(
-            "a ledger on PostgreSQL needs a driver that is not installed",
-            hint="pip install 'ecmbatch[postgres]'",
-        ) from error
+        raise drivers_missing("a ledger on PostgreSQL") from error

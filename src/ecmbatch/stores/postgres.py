@@ -10,23 +10,20 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from pydantic import Field
 
-from ecmbatch.errors import PluginError, Problem
-from ecmbatch.protocol.document import Matching, Section, invalid, parse_model
+from ecmbatch.postgres_url import PostgresUrl, check_with_driver, drivers_missing
+from ecmbatch.protocol.document import Matching, Section, parse_model
 from ecmbatch.protocol.duration import Duration
 from ecmbatch.stores.store import Store, StoreType
 
 _DEFAULT_SCHEMA = "public"
+_PLUGIN = "the store 'postgres'"
 _WHAT = "settings of the postgres store"
 
 
 class PostgresStoreSettings(Section):
     """Settings of ``type = "postgres"`` under ``[stores.<name>]``."""
 
-    url: Annotated[
-        str,
-        Matching(r"postgres(ql)?://\S+", "a URL such as postgresql://user@host/database"),
-        Field(repr=False),
-    ]
+    url: PostgresUrl
     """The database. It holds a password as a rule: it is shown nowhere."""
     schema_: Annotated[
         str,
@@ -40,18 +37,7 @@ class PostgresStoreSettings(Section):
 
 def _parse(settings: Mapping[str, Any]) -> PostgresStoreSettings:
     parsed = parse_model(PostgresStoreSettings, dict(settings), what=_WHAT)
-    try:
-        from psycopg import ProgrammingError
-        from psycopg.conninfo import conninfo_to_dict
-    except ImportError as error:
-        raise _not_installed() from error
-    try:
-        conninfo_to_dict(parsed.url)
-    except ProgrammingError:
-        # Its message repeats a part of the URL, which may be the password.
-        reason = "cannot be read as a PostgreSQL URL"
-        hint = "write special characters of user and password as %40 (@), %2F (/), %3A (:)"
-        raise invalid(_WHAT, [Problem("/url", reason, hint)]) from None
+    check_with_driver(parsed.url, plugin=_PLUGIN, what=_WHAT)
     return parsed
 
 
@@ -59,15 +45,8 @@ def _build(settings: PostgresStoreSettings, folder: Path, tell: Callable[[str], 
     try:
         from ecmbatch.stores.postgres_store import PostgresStore
     except ImportError as error:
-        raise _not_installed() from error
+        raise drivers_missing(_PLUGIN) from error
     return PostgresStore(settings, tell)
-
-
-def _not_installed() -> PluginError:
-    return PluginError(
-        "the store 'postgres' needs packages that are not installed",
-        hint="pip install 'ecmbatch[postgres]'",
-    )
 
 
 def _source(settings: PostgresStoreSettings) -> tuple[str, Mapping[str, Any]]:
