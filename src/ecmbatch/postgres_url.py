@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qs, unquote
 
 from pydantic import AfterValidator, Field
 
@@ -35,15 +35,15 @@ def libpq_url(text: str) -> str | None:
 
 
 def without_password(url: str) -> str:
-    """Return user, host, port and database of a URL, wherever in it they stand."""
-    parts = urlsplit(url)
-    given = {name: values[-1] for name, values in parse_qs(parts.query).items()}
-    account, _, address = parts.netloc.rpartition("@")
+    """Return user, host, port and database of what :func:`libpq_url` returned, wherever in it they stand."""
+    account, _, address = url.removeprefix("postgresql://").rpartition("@")
+    address, _, query = address.partition("?")
+    address, _, database = address.partition("/")
+    given = {name: values[-1] for name, values in parse_qs(query).items()}
     user = unquote(account.partition(":")[0]) or given.get("user", "")
     port = f":{given['port']}" if "port" in given and not address else ""
     host = f"{address or given.get('host', '')}{port}"
-    database = unquote(parts.path.removeprefix("/")) or given.get("dbname", "")
-    return f"postgresql://{user}{'@' if user else ''}{host}/{database}"
+    return f"postgresql://{user}{'@' if user else ''}{host}/{unquote(database) or given.get('dbname', '')}"
 
 
 def _checked(text: str) -> str:

@@ -190,3 +190,19 @@ def test_the_name_of_a_ledger_tells_where_it_is() -> None:
         "postgresql:///d?host=/run/pg&port=6&user=u&password=p": "postgresql://u@/run/pg:6/d (schema ecmbatch)",
     }
     assert {url: str(PostgresPlace(url=url)) for url in named} == named
+
+
+def test_a_role_that_may_not_use_the_schema_is_told_so(postgres_url: str) -> None:
+    Ledger(PostgresPlace(url=postgres_url)).close()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "DO $$ BEGIN CREATE ROLE no_usage LOGIN; EXCEPTION WHEN duplicate_object THEN END $$"
+        )
+    with pytest.raises(UsageError, match="lacks USAGE on the schema"):
+        Ledger(PostgresPlace(url=postgres_url.replace("postgres@", "no_usage@")))
+
+
+def test_a_password_with_a_bracket_is_no_defect() -> None:
+    url = libpq_url("postgresql://pw:[abc@127.0.0.1/x")
+    assert url is not None
+    assert str(PostgresPlace(url=url)) == "postgresql://pw@127.0.0.1/x (schema ecmbatch)"

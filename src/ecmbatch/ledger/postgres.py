@@ -40,6 +40,8 @@ _CONNECTION = {
 }
 _NOT_UNIQUE = "23505"
 _NOT_ALLOWED = "42501"
+_READ_ONLY = "25006"
+"""The role's transactions, or the whole server, may not write."""
 _OTHER_TABLES = ("42", "3F")
 """Classes of errors that speak of names: tables and columns are not what this version makes."""
 _NOT_LET_IN = (
@@ -107,11 +109,18 @@ class PostgresDatabase(Database):
         # Names are looked up in a cache, which may not have heard of what was committed while we waited for the
         # lock; rows of the catalogue are those of the statement's own beginning.
         found = connection.exec_driver_sql(
-            "SELECT 1 FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
+            "SELECT has_schema_privilege(pg_namespace.oid, 'USAGE')"
+            " FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace"
             " WHERE nspname = %(schema)s AND relname = %(table)s",
             {"schema": self.place.schema, "table": schema_version.name},
         )
-        return found.first() is not None
+        row = found.first()
+        if row is not None and not row[0]:
+            raise UsageError(
+                f"the role may not use the ledger {self.place}: it lacks USAGE on the schema",
+                hint=f"GRANT USAGE ON SCHEMA {self.place.schema} TO …, and the rights on its tables",
+            )
+        return row is not None
 
     def _create(self, connection: Connection) -> None:
         there = connection.exec_driver_sql(
@@ -192,7 +201,7 @@ def _told(place: PostgresPlace, error: BaseException | None) -> EcmbatchError:
     state = getattr(error, "sqlstate", None) or ""
     diagnosis = getattr(error, "diag", None)
     primary = getattr(diagnosis, "message_primary", None) or " ".join(str(error).split())
-    if state == _NOT_ALLOWED:
+    if state in (_NOT_ALLOWED, _READ_ONLY):
         return UsageError(
             f"the role may not use the ledger {place}: {primary}",
             hint="grant it CREATE on the database, or make the schema for it: CREATE SCHEMA … AUTHORIZATION …",
