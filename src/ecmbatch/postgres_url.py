@@ -13,12 +13,12 @@ from ecmbatch.protocol.document import invalid, refusal
 
 _URL = re.compile(
     r"postgres(?:ql)?(?:\+psycopg)?://"
-    r"(?P<rest>(?:[^:@/?#\s]*(?::[^:@/?#\s]*)?@)?(?P<hosts>[^@/?#\s]*)(?:/[^@/?#\s]*)?(?:\?[^@#\s]*)?)"
+    r"(?P<rest>(?:[^][:@/?#\s]*(?::[^][:@/?#\s]*)?@)?(?P<hosts>[^@/?#\s]*)(?:/[^@/?#\s]*)?(?:\?[^@#\s]*)?)"
 )
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^:\[\]]*)(?::[0-9]*)?")
 _BAD_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
-PERCENT_ENCODED = "in a user or password, characters such as @ : / ? # % are percent-encoded"
+PERCENT_ENCODED = "in a user or password, characters such as @ : / ? # [ ] % are percent-encoded"
 
 
 def libpq_url(text: str) -> str | None:

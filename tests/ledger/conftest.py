@@ -9,7 +9,7 @@ import pytest
 from ecmbatch.ledger.place import LedgerPlace, PostgresPlace
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> LedgerPlace:
     """Where a new ledger can be made."""
     if request.param == "sqlite":

@@ -150,6 +150,23 @@ def test_a_dead_process_of_this_machine_is_replaced_at_once(ledger: Ledger) -> N
     )
 
 
+def test_a_claim_whose_acknowledgement_was_lost_is_not_in_the_way_of_who_made_it(ledger: Ledger) -> None:
+    _, ended = start(ledger)
+    _, unheard_of = ledger.runs.resume("run-1", ME, ended=ended)
+    run, fence = ledger.runs.resume("run-1", ME, ended=ended)
+    assert (run.attempt, fence.attempt, unheard_of.attempt) == (3, 3, 2)
+    with pytest.raises(Fenced):
+        ledger.runs.renew(unheard_of)
+
+
+def test_somebody_elses_claim_is_in_the_way_of_who_ended_before(ledger: Ledger, clock: Clock) -> None:
+    _, ended = start(ledger)
+    clock.now += timedelta(days=1)
+    ledger.runs.resume("run-1", ELSEWHERE)
+    with pytest.raises(RunAlreadyActive):
+        ledger.runs.resume("run-1", ME, ended=ended)
+
+
 def test_renewing_keeps_a_lease(ledger: Ledger, clock: Clock) -> None:
     _, fence = start(ledger, owner=ELSEWHERE)
     for _ in range(5):

@@ -28,6 +28,7 @@ def database(postgres: PostgresServer) -> str:
     return postgres.new_database()
 
 
+@pytest.mark.slow
 class TestPostgresStoreKeepsTheContract(StoreContract):
     """Each test has a schema of its own.
 

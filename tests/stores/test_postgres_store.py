@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime, time, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def at_point(point: CrashPoint, act: Callable[[], Any]) -> Iterator[None]:
     [
         ({}, "/url"),
         ({"url": "mysql://root:hunter2@host/db"}, "/url"),
-        ({"url": "postgres://"}, "/url"),
+        ({"url": "postgres://u:hunter2@x@host/db"}, "/url"),
         ({"url": "postgres://u:hunter2@h/d?no_such_thing=1"}, "/url"),
         ({"url": "postgres://h/d", "schema": ""}, "/schema"),
         ({"url": "postgres://h/d", "schema": "a.b"}, "/schema"),
@@ -91,7 +91,7 @@ def test_jobs_read_the_store_through_the_connector_of_the_same_database(postgres
     assert POSTGRES.source is not None
     assert POSTGRES.source(POSTGRES.parse_config({"url": "postgres://h/d", "busy_timeout": "5 s"})) == (
         "postgres",
-        {"url": "postgres://h/d"},
+        {"url": "postgresql://h/d"},
     )
     schema = 'of "its" \\own, +'
     url = f"{postgres_url}&options=-csearch_path%3Dnowhere%20-cwork_mem%3D3MB"
@@ -271,6 +271,7 @@ def test_types_of_new_columns(store, postgres_url, tmp_path):
     assert table.schema.field("w").type == pa.list_(pa.int32())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("type_", "value", "expected"),
     [
@@ -295,6 +296,7 @@ def test_values_as_postgresql_has_them(store, postgres_url, tmp_path, type_, val
     assert store.publish(replace(run, run_id="run-2"), AT).rows == PublishedRows(unchanged=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("type_", "value", "words"),
     [
@@ -323,6 +325,7 @@ def test_values_that_it_cannot_keep_name_the_column_and_not_the_value(store, tmp
     assert store.table("customers") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "type_",
     [
@@ -360,6 +363,8 @@ COLUMNS_OF_OTHERS: Sequence[tuple[str, pa.DataType, Any, Any]] = [
         datetime(2026, 1, 1, 0, 0, 0, 1000),
     ),
     ("bigint[]", pa.list_(pa.int8()), [1], [1]),
+    ("varchar(2)[]", pa.list_(pa.string()), ["ab", "", None], ["ab", "", None]),
+    ("varchar(2)[]", pa.null(), None, None),
     ('text COLLATE "C"', pa.string(), "x", "x"),
     ("double precision", pa.int32(), 3, 3.0),
     ("integer", pa.null(), None, None),
@@ -367,6 +372,7 @@ COLUMNS_OF_OTHERS: Sequence[tuple[str, pa.DataType, Any, Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sql", "type_", "value", "stored"), COLUMNS_OF_OTHERS, ids=str)
 def test_columns_that_others_made_take_what_fits(store, postgres_url, tmp_path, sql, type_, value, stored):
     execute(
@@ -384,12 +390,13 @@ def test_columns_that_others_made_take_what_fits(store, postgres_url, tmp_path, 
     assert (stored is None or found == stored, note) == (True, "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "type_", "value", "words"),
     [
         ("uuid", pa.string(), "secret", "a value of column 'value' is not possible"),
         ("mood", pa.string(), "secret", "a value of column 'value' is not possible"),
-        ("varchar(3)", pa.string(), "secret", "a value is not possible"),
+        ("varchar(3)", pa.string(), "secret", "'value' of the table takes texts of up to 3 characters"),
         ("text CHECK (value <> 'secret')", pa.string(), "secret", "violates check constraint"),
         ("text NOT NULL", pa.string(), None, 'null value in column "value"'),
         ("text UNIQUE DEFAULT 'x'", pa.string(), "taken", "violates unique constraint"),
@@ -413,10 +420,13 @@ def test_what_the_table_refuses_is_told_without_the_value(
     assert store.marker("run-1") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sql", "type_"),
     [
         ("inet", pa.string()),
+        ("interval month", pa.duration("s")),
+        ("interval day to second(0)", pa.duration("us")),
         ("text", pa.struct([("a", pa.int8())])),
         ("timestamp", pa.timestamp("us", "UTC")),
         ("integer GENERATED ALWAYS AS (7) STORED", pa.int32()),
@@ -430,6 +440,63 @@ def test_columns_that_others_made_refuse_what_does_not_fit(store, postgres_url, 
         store.check(publication(tmp_path, "run-1", schema=schema))
 
 
+@pytest.mark.parametrize(
+    ("sql", "value", "mode"),
+    [
+        ("varchar(3)", "abc  ", "upsert"),
+        ("varchar(3)", "abc  ", "append"),
+        ("varchar(2)[]", ["ab", "a  "], "replace"),
+        ("char(3)", "abc ", "append"),
+        ("short", "abc  ", "replace"),
+        ("short", "abcd", "upsert"),
+        ("padded", "abcd", "append"),
+    ],
+)
+def test_texts_that_postgresql_would_cut_are_refused(store, postgres_url, tmp_path, sql, value, mode):
+    """As part of a key, too, where rows would not be found again."""
+    execute(
+        postgres_url,
+        "CREATE DOMAIN short AS varchar(3)",
+        "CREATE DOMAIN padded AS char(3)",
+        f"CREATE TABLE customers (id bigint, value {sql})",
+        "INSERT INTO customers VALUES (1, NULL)",
+    )
+    type_ = pa.list_(pa.string()) if "[" in sql else pa.string()
+    schema = pa.schema([("id", pa.int64()), ("value", type_)])
+    rows = [{"id": 1, "value": value}, {"id": 2, "value": value[:1]}]
+    key = ("value",) if mode == "upsert" else ("id",)
+    with pytest.raises(
+        StoreError, match=r"'value' .* up to \d characters.* 1 row has a longer one"
+    ) as raised:
+        store.publish(publication(tmp_path, "run-1", rows, schema=schema, mode=mode, key=key), AT)
+    assert raised.value.error_class == "data"
+    assert "abc" not in str(raised.value)
+    assert execute(postgres_url, "SELECT * FROM customers") == [(1, None)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "type_", "value"),
+    [
+        ("numeric(5, 2)", pa.decimal128(6, 3), Decimal("1.005")),
+        ("numeric(4, 1)[]", pa.list_(pa.decimal128(5, 2)), [Decimal("1.25")]),
+        ("timestamp(0)", pa.timestamp("ms"), datetime(2026, 1, 1, 0, 0, 0, 1000)),
+        ("time(4)", pa.time64("us"), time(1, 2, 3, 123456)),
+        ("cents", pa.decimal128(6, 3), Decimal("1.005")),
+    ],
+)
+def test_what_postgresql_would_round_is_kept_in_a_wider_column(
+    store, postgres_url, tmp_path, sql, type_, value
+):
+    execute(
+        postgres_url,
+        "CREATE DOMAIN cents AS numeric(5, 2)",
+        f"CREATE TABLE customers (id bigint PRIMARY KEY, value {sql})",
+    )
+    schema = pa.schema([("id", pa.int64()), ("value", type_)])
+    store.publish(publication(tmp_path, "run-1", [{"id": 1, "value": value}], schema=schema), AT)
+    assert execute(postgres_url, "SELECT value FROM customers") == [(value,)]
+
+
 def test_a_trigger_that_refuses_is_not_quoted(store, postgres_url, tmp_path):
     execute(
         postgres_url,
@@ -441,6 +508,62 @@ def test_a_trigger_that_refuses_is_not_quoted(store, postgres_url, tmp_path):
     with pytest.raises(StoreError, match="trigger of the database refused it") as raised:
         store.publish(publication(tmp_path, "run-1", [customer(1, "secret")]), AT)
     assert "secret" not in str(raised.value)
+
+
+FILTER = "CREATE FUNCTION filter() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$"
+
+
+@pytest.mark.parametrize(
+    ("event", "mode", "key", "words"),
+    [
+        ("INSERT", "append", 2, "1 row has not been inserted"),
+        ("INSERT", "upsert", 2, "1 row has not been inserted"),
+        ("INSERT", "replace", 2, "1 row has not been inserted"),
+        ("UPDATE", "upsert", 1, "1 row has not been updated"),
+        ("DELETE", "replace", 2, "2 rows have not been deleted"),
+    ],
+)
+def test_a_trigger_that_leaves_rows_out_refuses_the_run(
+    store, postgres_url, tmp_path, event, mode, key, words
+):
+    execute(
+        postgres_url,
+        "CREATE TABLE customers (id bigint, name text, amount numeric) PARTITION BY RANGE (id)",
+        "CREATE TABLE low PARTITION OF customers FOR VALUES FROM (0) TO (10)",
+        # A key that is stored twice must not stand in for the row that is left out.
+        "INSERT INTO customers VALUES (9, 'twice'), (9, 'twice')",
+        f"INSERT INTO customers VALUES ({key}, 'old')" if event == "UPDATE" else "SELECT 1",
+        FILTER,
+        f"CREATE TRIGGER filter BEFORE {event} ON low FOR EACH ROW EXECUTE FUNCTION filter()",
+    )
+    before = names_in(postgres_url)
+    run = publication(tmp_path, "run-1", [customer(key, "new")], mode=mode)
+    with pytest.raises(StoreError, match=f"{words}: a trigger or rule of the table") as raised:
+        store.publish(run, AT)
+    assert raised.value.error_class == "data"
+    assert names_in(postgres_url) == before
+    execute(postgres_url, "DROP TRIGGER filter ON low")
+    store.publish(run, AT)
+    assert (key, "new") in names_in(postgres_url)
+
+
+def test_a_row_left_out_is_not_made_up_for_by_a_stored_row_that_repeats_a_key(store, postgres_url, tmp_path):
+    execute(
+        postgres_url,
+        "CREATE TABLE customers (id bigint, name text, amount numeric)",
+        "INSERT INTO customers VALUES (9, 'twice'), (9, 'twice')",
+        FILTER,
+        "CREATE TRIGGER filter BEFORE INSERT ON customers FOR EACH ROW EXECUTE FUNCTION filter()",
+    )
+    with pytest.raises(StoreError, match="1 row has not been inserted"):
+        store.publish(publication(tmp_path, "run-1", [customer(2, "new"), customer(9, "twice")]), AT)
+
+
+def test_a_rule_that_leaves_rows_out_refuses_the_run(store, postgres_url, tmp_path):
+    store.publish(publication(tmp_path, "run-1", [customer(1, "Ada")]), AT)
+    execute(postgres_url, "CREATE RULE keep AS ON DELETE TO customers DO INSTEAD NOTHING")
+    with pytest.raises(StoreError, match="1 row has not been deleted"):
+        store.publish(publication(tmp_path, "run-2", [customer(1, "Bo")], mode="replace"), AT)
 
 
 # What a table keeps.
@@ -472,6 +595,41 @@ def test_replace_keeps_grants_indexes_views_comments_and_references(store, postg
         store.publish(
             publication(tmp_path, "run-2", [customer(7, "x")], mode="replace", provenance=False), AT
         )
+
+
+def test_replace_does_not_change_the_tables_that_refer_to_it(store, postgres_url, tmp_path):
+    execute(
+        postgres_url,
+        "CREATE TABLE customers (id bigint PRIMARY KEY, name text, amount numeric(12, 2), "
+        "parent bigint REFERENCES customers ON DELETE CASCADE) PARTITION BY RANGE (id)",
+        "CREATE TABLE low PARTITION OF customers FOR VALUES FROM (0) TO (10)",
+        "INSERT INTO customers VALUES (1, 'old', 1)",
+    )
+    run = publication(tmp_path, "run-1", [customer(1, "new")], mode="replace")
+    assert store.publish(run, AT).rows == PublishedRows(inserted=1, deleted=1)
+    references = [
+        ("CASCADE", "customers"),
+        ("SET NULL", "customers"),
+        ("SET DEFAULT", "customers DEFERRABLE INITIALLY DEFERRED"),
+        ("CASCADE", "low"),
+    ]
+    for action, referred in references:
+        target, _, deferred = referred.partition(" ")
+        execute(
+            postgres_url,
+            f"CREATE TABLE orders (customer bigint CONSTRAINT fk REFERENCES {target} "
+            f"ON DELETE {action} {deferred})",
+            "INSERT INTO orders VALUES (1)",
+        )
+        again = publication(tmp_path, "run-2", [customer(1, "newer")], mode="replace")
+        for act in (store.check, lambda run: store.publish(run, AT)):
+            with pytest.raises(StoreError, match=f"'fk' of table orders is ON DELETE {action}") as raised:
+                act(again)
+            assert len(raised.value.problems) == 1
+        assert execute(postgres_url, "SELECT customer FROM orders") == [(1,)]
+        store.publish(publication(tmp_path, f"{action} {referred}", [customer(1, action)]), AT)
+        assert names_in(postgres_url) == [(1, action)]
+        execute(postgres_url, "DROP TABLE orders")
 
 
 def test_a_table_made_for_upserts_has_an_index_on_the_key_and_still_takes_duplicates(
@@ -587,6 +745,37 @@ def test_missing_rights_are_named(postgres_url, guest, tmp_path):
         open_store(guest).publish(publication(tmp_path, "run-2", [customer(1, "Ada")]), AT)
 
 
+def test_rows_that_a_policy_hides_are_not_published_over(postgres_url, guest, tmp_path):
+    execute(postgres_url, "GRANT USAGE, CREATE ON SCHEMA public TO guest")
+    store = open_store(guest)
+    store.publish(publication(tmp_path, "run-1", [customer(1, "Ada"), customer(2, "Bo")]), AT)
+    execute(
+        postgres_url,
+        "ALTER TABLE customers ENABLE ROW LEVEL SECURITY",
+        "CREATE POLICY hiding ON customers USING (id <> 1) WITH CHECK (true)",
+    )
+    # The owner is exempt.
+    store.publish(publication(tmp_path, "run-2", [customer(1, "Cy")]), AT)
+    execute(
+        postgres_url,
+        "ALTER TABLE customers FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE _ecmbatch_heads ENABLE ROW LEVEL SECURITY",
+        "ALTER TABLE _ecmbatch_heads FORCE ROW LEVEL SECURITY",
+    )
+    refused: list[Callable[[], Any]] = [
+        lambda: store.publish(publication(tmp_path, "run-3", [customer(1, "Di")]), AT),
+        lambda: store.publish(publication(tmp_path, "run-4", [customer(1, "Di")], mode="replace"), AT),
+        lambda: store.table("customers"),
+        lambda: store.head("customers-sync", "customers", "live"),
+    ]
+    for act in refused:
+        with pytest.raises(StoreError, match="row-level security policy for table") as raised:
+            act()
+        assert raised.value.error_class == "permanent"
+        assert "BYPASSRLS" in (raised.value.hint or "")
+    assert names_in(postgres_url) == [(1, "Cy"), (2, "Bo")]
+
+
 # Others in the database at the same time.
 
 
@@ -631,6 +820,7 @@ def test_a_reader_that_polls_sees_only_the_old_or_the_new_count(store, postgres_
     assert set(counts) == {4000, 9000}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constraint", ["", ", PRIMARY KEY (id)"])
 def test_two_runs_that_upsert_one_table_at_once_both_succeed(postgres_url, tmp_path, constraint):
     execute(postgres_url, f"CREATE TABLE customers (id bigint, name text, amount numeric(12, 2){constraint})")
@@ -739,6 +929,7 @@ def end_sessions(url: str, run_id: str) -> None:
         execute(url, f"SELECT pg_terminate_backend({pid}, 5000)")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "point", ["publish.marker", "publish.head", "publish.fold", "publish.apply", "publish.before_commit"]
 )
@@ -839,3 +1030,20 @@ def test_only_what_nobody_uses_is_left_over(store, postgres_url, tmp_path):
     assert not store.remove_leftover("customers")
     assert staging_tables(postgres_url) == ["_ecmbatch_stage_mine"]
     assert names_in(postgres_url) == [(1, "Ada")]
+
+
+def test_a_type_with_a_percent_sign_in_its_name_is_taken(postgres_url, tmp_path):
+    execute(postgres_url, "CREATE TYPE \"en%um\" AS ENUM ('Ada', 'Bob')")
+    execute(postgres_url, 'CREATE TABLE customers (id bigint, name "en%um", amount numeric(12, 2))')
+    store = open_store(postgres_url)
+    store.publish(publication(tmp_path, "run-1", [customer(1, "Ada")]), AT)
+    store.publish(publication(tmp_path, "run-2", [customer(1, "Bob")]), AT)
+    assert execute(postgres_url, "SELECT id, name::text FROM customers") == [(1, "Bob")]
+
+
+def test_a_role_whose_statements_may_not_take_long_is_told(postgres_url, tmp_path):
+    rows = [customer(number, "Ada" * 100) for number in range(20_000)]
+    short = f"{postgres_url}&options=-cstatement_timeout%3D1ms"
+    with pytest.raises(StoreError) as raised:
+        open_store(short).publish(publication(tmp_path, "run-1", rows), AT)
+    assert (raised.value.error_class, "statement_timeout" in str(raised.value.hint)) == ("permanent", True)

@@ -62,6 +62,7 @@ def publish_in_transaction(
     crash_point("publish.head")
     stored, target = _changed_table(session, publication, schema)
     delivery = delivery_into(target, staging, publication)
+    _refuse_too_long(session, publication, delivery)
     try:
         folded = _fold(session, publication, delivery)
         crash_point("publish.fold")
@@ -206,12 +207,29 @@ def _changed_table(session: Session, publication: Publication, schema: str) -> t
         _create_schema(session, split_name(publication.table, schema)[0])
     elif needs_ddl(publication, stored, check_columns(publication, stored)):
         run(session, sql.lock_table(stored.name, "ACCESS EXCLUSIVE"))
-    elif publication.mode != "append":
-        run(session, sql.lock_table(stored.name, "SHARE ROW EXCLUSIVE"))
+    else:
+        appends = publication.mode == "append"
+        run(session, sql.lock_table(stored.name, "ROW EXCLUSIVE" if appends else "SHARE ROW EXCLUSIVE"))
     # Somebody may have altered or dropped it before we had the lock.
     stored = find_target(session, publication.table, schema)
     change = check_columns(publication, stored)
     return stored, change_table(session, publication, stored, change, schema)
+
+
+def _refuse_too_long(session: Session, publication: Publication, delivery: sql.Delivery) -> None:
+    """PostgreSQL itself refuses most, but cuts blanks at the end, and everything on its way into a domain."""
+    limited = [column for column in delivery.columns if column.most is not None]
+    if not limited:
+        return
+    counts = run(session, sql.count_too_long(delivery)).fetchone() or ()
+    if problems := [
+        f"column {column.name!r} of the table takes texts of up to {column.most:,} characters, blanks at the "
+        f"end included, and {_rows(count)} a longer one: "
+        "cut them in the transform, or make the column wider"
+        for column, count in zip(limited, counts, strict=True)
+        if count
+    ]:
+        raise refused(publication.table, problems, error_class="data")
 
 
 def _fold(session: Session, publication: Publication, delivery: sql.Delivery) -> int:
@@ -252,6 +270,9 @@ class _Apply:
                 raise empty_replace(self.publication, stored)
         # Delete and insert, rather than swap in a new table: grants, indexes, constraints and views survive.
         deleted = run(self.session, sql.delete_all(self.target.name)).rowcount
+        if self.target.filters_rows:
+            (kept,) = run(self.session, sql.count_rows(self.target.name)).fetchone() or (0,)
+            self._refuse_left_out(kept, "deleted")
         inserted = self._insert_all()
         return PublishedRows(inserted=inserted.inserted, folded=self.folded, deleted=deleted)
 
@@ -262,7 +283,8 @@ class _Apply:
             return self._insert_all()
         pairs, outdated, changed = run(self.session, sql.judge(self.delivery)).fetchone() or (0, 0, 0)
         if changed:
-            run(self.session, sql.update_changed(self.delivery), self._provenance())
+            updated = run(self.session, sql.update_changed(self.delivery), self._provenance()).rowcount
+            self._refuse_left_out(changed - updated, "updated")
         inserted = 0
         if pairs < self._winners or not is_unique(self.target, self.publication.key):
             inserted = self._insert_new()
@@ -282,11 +304,25 @@ class _Apply:
             if new:
                 raise refused(self.publication.table, [not_filled(name) for name in unfillable])
             return 0
-        return run(self.session, sql.insert_new(self.delivery), self._provenance()).rowcount
+        new = None
+        if self.target.filters_rows:
+            # Where stored rows repeat a key, the number of pairs does not tell it.
+            (new,) = run(self.session, sql.count_new(self.delivery)).fetchone() or (0,)
+        inserted = run(self.session, sql.insert_new(self.delivery), self._provenance()).rowcount
+        if new is not None:
+            self._refuse_left_out(new - inserted, "inserted")
+        return inserted
 
     def _insert_all(self) -> PublishedRows:
         inserted = run(self.session, sql.insert_staged(self.delivery), self._provenance()).rowcount
+        self._refuse_left_out(self._winners - inserted, "inserted")
         return PublishedRows(inserted=inserted, folded=self.folded)
+
+    def _refuse_left_out(self, rows: int, verb: str) -> None:
+        if rows > 0:
+            reason = f"{_rows(rows)} not been {verb}: a trigger or rule of the table prevents it"
+            hint = "let it raise an error or store the row, or leave such rows out in the query"
+            raise refused(self.publication.table, [reason], hint=hint, error_class="data")
 
     @property
     def _staged(self) -> int:
@@ -304,3 +340,7 @@ class _Apply:
         unfillable = unfillable_columns(self.publication, self.target)
         if rows and unfillable:
             raise refused(self.publication.table, [not_filled(name) for name in unfillable])
+
+
+def _rows(count: int) -> str:
+    return "1 row has" if count == 1 else f"{count:,} rows have"

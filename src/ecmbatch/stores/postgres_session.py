@@ -164,6 +164,12 @@ def _explained(error: psycopg.Error, outcome: str, blocker: str | None) -> Ecmba
             return _refusal(
                 outcome, f"a function or trigger of the database refused it (SQLSTATE {state})", "data"
             )
+    if error.diag.source_function == "check_enable_rls":
+        hint = (
+            "policies would hide rows, which would then be kept or stored twice: let the role of the store own the "
+            "table, without FORCE ROW LEVEL SECURITY, or have BYPASSRLS"
+        )
+        return StoreError(f"{outcome}: {said}", hint=hint, error_class="permanent")
     if state == "55P03":
         return StoreBusy(
             f"{outcome}: {blocker or 'another session'} holds a lock on it and did not let go in time; "
@@ -171,13 +177,18 @@ def _explained(error: psycopg.Error, outcome: str, blocker: str | None) -> Ecmba
             hint="end it and resume the run; busy_timeout in the project file sets how long is waited",
         )
     if state == "57014":
-        hint = "raise statement_timeout of the role, or leave it out for it"
-        return StoreError(f"{outcome}: {said}", hint=hint, error_class="permanent")
+        return cancelled(outcome, said)
     if state[:2] == "57" or state in ("25P03", "25P04"):
         return _disconnected(outcome, said)
     if state == "0A000" and error.diag.message_detail:
         said = f"{said} ({error.diag.message_detail})"
     return _refusal(outcome, said, "permanent")
+
+
+def cancelled(outcome: str, said: str) -> StoreError:
+    """Return what to tell of a statement that took longer than the role may."""
+    hint = "raise statement_timeout of the role, or leave it out for it"
+    return StoreError(f"{outcome}: {said}", hint=hint, error_class="permanent")
 
 
 def _disconnected(outcome: str, said: str) -> EcmbatchError:

@@ -24,7 +24,7 @@ from pyarrow import types
 
 from ecmbatch.errors import EcmbatchError, StageError, StoreError, Unreachable
 from ecmbatch.stores import postgres_statements as sql
-from ecmbatch.stores.postgres_session import Database, Session, column_at_fault, lock_key, run
+from ecmbatch.stores.postgres_session import Database, Session, cancelled, column_at_fault, lock_key, run
 from ecmbatch.stores.postgres_types import becomes_json, loaded_type
 from ecmbatch.stores.publication_check import check_row_count, refused
 from ecmbatch.stores.store import PARTITION_COLUMN, Publication, StagedFile
@@ -120,7 +120,9 @@ def _not_loaded(publication: Publication, error: adbc_driver_manager.Error) -> E
         reason = f"{where} has a value that PostgreSQL cannot keep (SQLSTATE {state})"
         return refused(publication.table, [reason], error_class="data")
     outcome = f"nothing was published to table {publication.table!r}"
-    first = said.splitlines()[0]
+    first = said.splitlines()[0].rpartition("ERROR:")[2].strip()
+    if state == "57014":
+        return cancelled(outcome, first)
     if state[:2] in ("53", "40"):
         return StoreError(f"{outcome}: {first}", error_class="transient")
     if not state or state[:2] in ("08", "57"):

@@ -15,15 +15,17 @@ from ecmbatch.stores.store import PARTITION_COLUMN, PROVENANCE_COLUMN
 ROW_COLUMN = "_ecm_row"
 """A staged row's place in (file, row) order."""
 
-LockMode = Literal["SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"]
+LockMode = Literal["ROW EXCLUSIVE", "SHARE ROW EXCLUSIVE", "ACCESS EXCLUSIVE"]
 
 SET_UP_SESSION = """
 SELECT set_config('lock_timeout', %(lock_timeout)s, false),
     set_config('idle_in_transaction_session_timeout', '60s', false),
     set_config('default_transaction_isolation', 'read committed', false),
     set_config('TimeZone', 'UTC', false),
+    set_config('row_security', 'off', false),
     CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END
 """
+"""Without ``row_security`` PostgreSQL refuses to read a table of which a policy hides rows."""
 
 WAIT_BRIEFLY = "SET lock_timeout = '1s'"
 
@@ -87,6 +89,37 @@ WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = %(oid)s AND v.oid <> 
 ORDER BY 1, 2
 """
 """Why PostgreSQL would not change the type of a column. Other reasons show only when it is tried."""
+
+_WITH_DESCENDANTS = """
+WITH RECURSIVE tree(oid) AS (
+    SELECT %(oid)s::oid UNION SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid
+)
+"""
+"""The table and its partitions: what is done to its rows fires what they have of their own, too."""
+
+DELETING_REFERENCES = f"""
+{_WITH_DESCENDANTS}
+SELECT c.conname, c.conrelid::regclass::text,
+    CASE c.confdeltype WHEN 'c' THEN 'CASCADE' WHEN 'n' THEN 'SET NULL' ELSE 'SET DEFAULT' END
+FROM pg_constraint c
+WHERE c.contype = 'f' AND c.confdeltype IN ('c', 'n', 'd')
+    AND c.confrelid IN (SELECT oid FROM tree) AND c.conrelid NOT IN (SELECT oid FROM tree)
+    AND NOT EXISTS (
+        SELECT FROM pg_constraint p WHERE p.oid = c.conparentid AND p.confrelid IN (SELECT oid FROM tree)
+    )
+ORDER BY 2, 1
+"""
+"""Foreign keys of other tables that change those when rows are deleted here."""
+
+FILTERS_ROWS = f"""
+{_WITH_DESCENDANTS}
+SELECT EXISTS (
+        SELECT FROM pg_trigger t JOIN tree ON t.tgrelid = tree.oid
+        WHERE t.tgenabled <> 'D' AND t.tgtype & 3 = 3 AND t.tgtype & 12 <> 0
+    )
+    OR EXISTS (SELECT FROM pg_class c JOIN tree USING (oid) WHERE c.relhasrules)
+"""
+"""Whether a rule, or a trigger BEFORE each row, can keep rows from being inserted or deleted."""
 
 STAGING_TABLES = """
 SELECT c.relname, obj_description(c.oid, 'pg_class'), pg_table_size(c.oid)
@@ -201,13 +234,16 @@ class Delivered:
     """A column on its way from the staging table into the target.
 
     ``type`` is the target's, without length or precision: those are the insert's to enforce, since an
-    explicit cast would cut what is too long. ``None`` where both have the same.
+    explicit cast would cut what is too long. ``None`` where both have the same. ``most`` is how many
+    characters a text may have, or each text of an ``array``; ``None`` where there is no limit.
     """
 
     name: str
     type: str | None
     text: bool = False
     json: bool = False
+    array: bool = False
+    most: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -293,6 +329,16 @@ def try_cast(delivery: Delivery, column: Delivered) -> str:
     return f"SELECT count({_value(column)}) FROM {delivery.staging} s"
 
 
+def count_too_long(delivery: Delivery) -> str:
+    """For each column with a limit, staged rows with a text that is longer."""
+    counts = [
+        f"count(*) FILTER (WHERE {_length(column)} > {column.most})"
+        for column in delivery.columns
+        if column.most is not None
+    ]
+    return f"SELECT {', '.join(counts)} FROM {delivery.staging} s"
+
+
 def count_keys(delivery: Delivery) -> str:
     """Staged rows with NULL in the key, and staged rows that are one too many of their key."""
     key = ", ".join(_value(delivery.column(name)) for name in delivery.key)
@@ -374,6 +420,14 @@ def _definitions(columns: Iterable[tuple[str, str]]) -> str:
 def _value(column: Delivered) -> str:
     value = f"s.{quoted(column.name)}"
     return value if column.type is None else f"CAST({value} AS {column.type})"
+
+
+def _length(column: Delivered) -> str:
+    value = f"s.{quoted(column.name)}"
+    if column.array:
+        # A column of NULLs alone is staged as a text.
+        return f"(SELECT max(length(element)) FROM unnest({value}::text[]) element)"
+    return f"length({value})"
 
 
 def _same_key(delivery: Delivery) -> str:

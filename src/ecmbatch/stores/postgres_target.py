@@ -16,6 +16,7 @@ from ecmbatch.stores.postgres_types import (
     becomes_json,
     kept_type,
     loaded_type,
+    most_characters,
     sql_type,
     stored_type,
 )
@@ -55,6 +56,10 @@ class Target:
     """The columns of each unique index without conditions."""
     fixed_types: Sequence[tuple[str, str]]
     """Columns whose type PostgreSQL would not change, with the reason."""
+    deleting_references: Sequence[tuple[str, str, str]]
+    """Foreign keys of other tables that change those when rows are deleted here: constraint, table, action."""
+    filters_rows: bool
+    """Whether a trigger or rule can keep rows from being inserted or deleted."""
 
 
 def find_target(session: Session, table: str, default_schema: str) -> Target | None:
@@ -71,6 +76,7 @@ def find_target(session: Session, table: str, default_schema: str) -> Target | N
         raise refused(table, [f"it is a {_KINDS.get(kind, 'relation')}, and only tables can be published to"])
     columns = [_column(*row) for row in run(session, sql.COLUMNS, {"oid": oid})]
     indexes = run(session, sql.INDEXES, {"oid": oid}).fetchall()
+    (filters_rows,) = run(session, sql.FILTERS_ROWS, {"oid": oid}).fetchone() or (False,)
     return Target(
         name=qualified(table, default_schema),
         owned=owned,
@@ -84,6 +90,8 @@ def find_target(session: Session, table: str, default_schema: str) -> Target | N
         primary_key=next((tuple(names) for primary, _, names in indexes if primary), ()),
         unique=[frozenset(names) for _, unique, names in indexes if unique and names],
         fixed_types=run(session, sql.FIXED_TYPES, {"oid": oid}).fetchall(),
+        deleting_references=run(session, sql.DELETING_REFERENCES, {"oid": oid}).fetchall(),
+        filters_rows=filters_rows,
     )
 
 
@@ -133,6 +141,7 @@ def check_columns(publication: Publication, target: Target | None) -> TableChang
         problems += _unfillable(publication, target)
         problems += _fixed(target, change)
         problems += _not_owned(publication, target, change)
+        problems += _changed_elsewhere(publication, target)
     if problems:
         raise refused(publication.table, problems)
     return change
@@ -251,9 +260,12 @@ def _delivered(field: pa.Field, column: Column) -> sql.Delivered:
         loaded = "numeric"
     return sql.Delivered(
         name=field.name,
-        type=None if loaded == column.type else column.type,
+        # Part of statements with placeholders, where a percent sign is written twice.
+        type=None if loaded == column.type else column.type.replace("%", "%%"),
         text=stored_type(column.stored) == pa.string(),
         json=column.stored.name == "json",
+        array=column.stored.element is not None,
+        most=most_characters(column.stored),
     )
 
 
@@ -332,4 +344,15 @@ def _not_owned(publication: Publication, target: Target, change: TableChange) ->
     return [
         f"the role of the store does not own the table, so it cannot add or change {', '.join(names)}: "
         "let the owner do that, or make the role a member of it"
+    ]
+
+
+def _changed_elsewhere(publication: Publication, target: Target) -> list[str]:
+    """Rows that come back at once would still have been deleted for the tables that refer to them."""
+    if publication.mode != "replace":
+        return []
+    return [
+        f"the foreign key {constraint!r} of table {table} is ON DELETE {action}, and replacing deletes every "
+        f"row: that would change {table}, too. Publish with mode upsert, or give the foreign key no such action"
+        for constraint, table, action in target.deleting_references
     ]

@@ -71,6 +71,8 @@ _ANY_NUMERIC = pa.decimal256(76, 38)
 _MOST_DIGITS = 76
 _JSON_DIGITS = 38
 _MICROSECONDS = 6
+_VARLENA_HEADER = 4
+"""What PostgreSQL adds to a length or precision in the modifier of a type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +171,9 @@ def stored_type(stored: StoredType) -> pa.DataType:
     match stored.name:
         case "numeric":
             return _numeric(stored.modifier)
+        case "interval" if stored.modifier != -1:
+            # PostgreSQL would drop the fields and digits that the column does not have.
+            return _opaque(stored.name)
         case "timestamp":
             return pa.timestamp(_unit(stored.modifier))
         case "timestamptz":
@@ -176,7 +181,18 @@ def stored_type(stored: StoredType) -> pa.DataType:
         case "time":
             unit = _unit(stored.modifier)
             return pa.time64(unit) if unit == "us" else pa.time32(unit)
-    return _STORED.get(stored.name) or pa.opaque(pa.null(), stored.name, "PostgreSQL")
+    return _STORED.get(stored.name) or _opaque(stored.name)
+
+
+def most_characters(stored: StoredType) -> int | None:
+    """Return how many characters a stored text, or one in a stored array, may have; ``None`` for any number."""
+    if stored.modifier == -1 or (stored.element or stored.name) not in ("varchar", "bpchar"):
+        return None
+    return stored.modifier - _VARLENA_HEADER
+
+
+def _opaque(name: str) -> pa.DataType:
+    return pa.opaque(pa.null(), name, "PostgreSQL")
 
 
 def _kept_decimal(type_: pa.DataType) -> pa.DataType | None:
@@ -219,9 +235,9 @@ def _fits_json(type_: pa.DataType) -> bool:
 def _numeric(modifier: int) -> pa.DataType:
     if modifier == -1:
         return _ANY_NUMERIC
-    precision, scale = (modifier - 4) >> 16 & 0xFFFF, (modifier - 4) & 0x7FF
+    precision, scale = (modifier - _VARLENA_HEADER) >> 16 & 0xFFFF, (modifier - _VARLENA_HEADER) & 0x7FF
     if precision > _MOST_DIGITS or scale > precision:
-        return pa.opaque(pa.null(), "numeric", "PostgreSQL")
+        return _opaque("numeric")
     return pa.decimal128(precision, scale) if precision <= _JSON_DIGITS else pa.decimal256(precision, scale)
 
 
