@@ -20,8 +20,10 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks at processe
 PROCESSORS = """
 import logging
 import os
+import pathlib
 import subprocess
 import sys
+import time
 
 import pyarrow as pa
 
@@ -62,6 +64,29 @@ def leaves(batch: pa.RecordBatch, config: dict) -> pa.RecordBatch:
     if batch.num_rows:
         os._exit(3)
     return batch
+
+
+@processor("edits")
+def edits(batch: pa.RecordBatch, config: dict) -> pa.RecordBatch:
+    "Changes a file and ends its process, once."
+    file = pathlib.Path(config["file"])
+    if batch.num_rows and config["old"] in (text := file.read_text()):
+        file.write_text(text.replace(config["old"], config["new"]))
+        os._exit(3)
+    return batch
+
+
+@processor("hangs")
+def hangs(batch: pa.RecordBatch, config: dict) -> pa.RecordBatch:
+    "Begins with a batch and never ends."
+    if batch.num_rows:
+        with open(config["pipe"], "wb", buffering=0) as pipe:
+            pipe.write(b"%d\\n" % os.getpid())
+        time.sleep(100_000)
+    return batch
+
+
+# the first edition
 """
 
 PROJECT = """

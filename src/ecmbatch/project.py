@@ -212,7 +212,7 @@ class Project:
         run, fence = self._resources.ledger.runs.resume(
             run_id,
             Owner.this_process(),
-            permit=lambda run: refuse_other_stage(run, self._resources.stage),
+            permit=lambda run: refuse_other_stage(run, self._resources),
         )
         return self._execute(
             file.job, run, fence, workers, stop, on_start, accept_change=accept_definition_change

@@ -6,6 +6,7 @@ environment variable ``ECMBATCH_<SECTION>__<KEY>`` (deeper keys: another ``__``)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tomllib
@@ -110,13 +111,15 @@ _IMPLIED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 class ProjectFile:
     """A loaded project file: the folder it is in, its settings, and the secrets that must never be shown.
 
-    ``file`` and ``environment`` are what it was loaded from; ``None`` and nothing for one made in code.
+    ``file``, its ``digest`` (SHA-256 of its text) and ``environment`` are what it was loaded from; ``None`` and
+    nothing for one made in code.
     """
 
     root: Path
     settings: ProjectSettings
     secrets: frozenset[str] = field(default=frozenset(), repr=False)
     file: Path | None = None
+    digest: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def redact(self, text: str) -> str:
@@ -184,7 +187,8 @@ def load_project_file(path: Path, environment: Mapping[str, str]) -> ProjectFile
 
     Raises :class:`~ecmbatch.errors.InvalidDocument` with all problems, never showing a value.
     """
-    document = _read_toml(path)
+    text = _read(path)
+    document = _parsed(path, text)
     document = _with_overrides(document, environment)
     substitution = _Substitution(path.parent, environment)
     document = substitution.apply(document, ())
@@ -198,17 +202,23 @@ def load_project_file(path: Path, environment: Mapping[str, str]) -> ProjectFile
         settings=settings.model_copy(update=implied),
         secrets=frozenset([*substitution.secrets, *_passwords(document)]),
         file=path.parent.resolve() / path.name,
+        digest=hashlib.sha256(text.encode()).hexdigest(),
         environment=dict(environment),
     )
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> str:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"the project file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise invalid(f"project file {path}", [Problem("", "is not UTF-8 text")]) from error
+
+
+def _parsed(path: Path, text: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         # The parser's message tells the place; it repeats at most one character of the file.
         raise invalid(f"project file {path}", [Problem("", f"is not TOML: {error}")]) from error

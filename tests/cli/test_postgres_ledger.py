@@ -70,6 +70,7 @@ def test_doctor_and_a_dry_run_of_gc_make_nothing(folder: Path, postgres_url: str
     assert schemas(postgres_url) == before
 
 
+@pytest.mark.slow
 def test_doctor_tells_the_server_the_version_and_the_clock(folder: Path) -> None:
     with Project.load(folder, environment={}) as project:
         project.run("customers")
@@ -79,6 +80,7 @@ def test_doctor_tells_the_server_the_version_and_the_clock(folder: Path) -> None
     assert "the ledger" in found["clocks"].message
 
 
+@pytest.mark.slow
 def test_gc_forgets_what_is_old(folder: Path) -> None:
     with Project.load(folder, environment={}) as project:
         run_id = project.run("customers").run_id

@@ -32,16 +32,32 @@ from postgres_source import connected, execute, ids, read_rows, refusal
 TABLE = ReadRequest(table="t")
 
 
+_NUMBERS = (
+    "CREATE TABLE t AS SELECT g AS id, 'user' || g AS name FROM generate_series(0, 99) AS g",
+    "CREATE SCHEMA crm",
+    'CREATE TABLE crm."odd ""name" AS SELECT 1 AS one',
+    "CREATE SEQUENCE s",
+)
+
+
 @pytest.fixture
 def numbers(postgres_url: str) -> Iterator[Connector]:
-    execute(
-        postgres_url,
-        "CREATE TABLE t AS SELECT g AS id, 'user' || g AS name FROM generate_series(0, 99) AS g",
-        "CREATE SCHEMA crm",
-        'CREATE TABLE crm."odd ""name" AS SELECT 1 AS one',
-        "CREATE SEQUENCE s",
-    )
+    execute(postgres_url, *_NUMBERS)
     with connected(postgres_url) as connector:
+        yield connector
+
+
+@pytest.fixture(scope="module")
+def lasting_url(postgres: PostgresServer) -> str:
+    """The URL of a database with the same, for tests after which it is as it was before."""
+    url = postgres.new_database()
+    execute(url, *_NUMBERS)
+    return url
+
+
+@pytest.fixture(scope="module")
+def lasting(lasting_url: str) -> Iterator[Connector]:
+    with connected(lasting_url) as connector:
         yield connector
 
 
@@ -163,11 +179,11 @@ def test_a_full_server_may_have_room_later(postgres: PostgresServer, postgres_ur
         "SELECT query_to_xml('DELETE FROM t', true, true, '')::text AS n",
     ],
 )
-def test_a_query_can_only_read(numbers: Connector, postgres_url: str, query: str) -> None:
+def test_a_query_can_only_read(lasting: Connector, lasting_url: str, query: str) -> None:
     with pytest.raises(SourceError):
-        read_rows(numbers, ReadRequest(query=query))
-    assert execute(postgres_url, "SELECT count(*), min(id) FROM t") == [(100, 0)]
-    assert execute(postgres_url, "SELECT is_called FROM s") == [(False,)]
+        read_rows(lasting, ReadRequest(query=query))
+    assert execute(lasting_url, "SELECT count(*), min(id) FROM t") == [(100, 0)]
+    assert execute(lasting_url, "SELECT is_called FROM s") == [(False,)]
 
 
 @pytest.mark.parametrize(
@@ -182,9 +198,9 @@ def test_a_query_can_only_read(numbers: Connector, postgres_url: str, query: str
         "-- nothing",
     ],
 )
-def test_a_query_that_is_not_one_statement_is_refused(numbers: Connector, query: str) -> None:
+def test_a_query_that_is_not_one_statement_is_refused(lasting: Connector, query: str) -> None:
     with pytest.raises(InvalidDocument):
-        numbers.plan(ReadRequest(query=query))
+        lasting.plan(ReadRequest(query=query))
 
 
 @pytest.mark.parametrize(
@@ -197,11 +213,11 @@ def test_a_query_that_is_not_one_statement_is_refused(numbers: Connector, query:
     ],
 )
 def test_what_two_lexers_read_differently_is_still_one_statement_for_the_server(
-    numbers: Connector, postgres_url: str, query: str
+    lasting: Connector, lasting_url: str, query: str
 ) -> None:
     with pytest.raises(SourceError):
-        numbers.plan(ReadRequest(query=query))
-    assert execute(postgres_url, "SELECT count(*) FROM t") == [(100,)]
+        lasting.plan(ReadRequest(query=query))
+    assert execute(lasting_url, "SELECT count(*) FROM t") == [(100,)]
 
 
 @pytest.mark.parametrize(
@@ -217,16 +233,16 @@ def test_what_two_lexers_read_differently_is_still_one_statement_for_the_server(
         "SELECT * FROM t WHERE name ~ E'^user\\\\d+$' AND '$1' <> $$:least$$",
     ],
 )
-def test_plain_queries_are_read(numbers: Connector, query: str) -> None:
+def test_plain_queries_are_read(lasting: Connector, query: str) -> None:
     request = ReadRequest(
         query=query, partitioning=HashPartitions(key="id", count=3), parameters={"least": 0}
     )
-    assert sorted(row["id"] for row in read_rows(numbers, request)) == list(range(100))
+    assert sorted(row["id"] for row in read_rows(lasting, request)) == list(range(100))
 
 
-def test_tables_are_quoted_and_may_name_a_schema(numbers: Connector) -> None:
-    assert read_rows(numbers, ReadRequest(table='crm.odd "name')) == [{"one": 1}]
-    assert "does not exist" in refusal(numbers, ReadRequest(table="t; DROP TABLE t"))
+def test_tables_are_quoted_and_may_name_a_schema(lasting: Connector) -> None:
+    assert read_rows(lasting, ReadRequest(table='crm.odd "name')) == [{"one": 1}]
+    assert "does not exist" in refusal(lasting, ReadRequest(table="t; DROP TABLE t"))
 
 
 def test_columns_that_a_store_of_ours_added_are_left_out(postgres_url: str) -> None:
@@ -239,7 +255,7 @@ def test_columns_that_a_store_of_ours_added_are_left_out(postgres_url: str) -> N
 # --- parameters --------------------------------------------------------------------------------------------
 
 
-def test_parameters_are_values_of_their_own_types(numbers: Connector) -> None:
+def test_parameters_are_values_of_their_own_types(lasting: Connector) -> None:
     query = (
         "SELECT :a AS a, :b AS b, :c AS c, :d AS d, :e AS e, :f AS f, :g AS g, :h AS h, :i AS i, :j AS j, "
         ":k AS k, :l AS l, :b || :b AS twice, pg_typeof(:m)::text AS m, pg_typeof(:c)::text AS zoned"
@@ -259,13 +275,29 @@ def test_parameters_are_values_of_their_own_types(numbers: Connector) -> None:
         "l": 2**40,
         "m": datetime(2024, 1, 2),
     }
-    (row,) = read_rows(numbers, ReadRequest(query=query, parameters=parameters))
+    (row,) = read_rows(lasting, ReadRequest(query=query, parameters=parameters))
     assert row == {
         **{name: value for name, value in parameters.items() if name != "m"},
         "twice": parameters["b"] * 2,
         "m": "timestamp without time zone",
         "zoned": "timestamp with time zone",
     }
+
+
+@pytest.fixture(scope="module")
+def typed(postgres: PostgresServer) -> Iterator[Connector]:
+    url = postgres.new_database()
+    execute(
+        url,
+        "CREATE TYPE mood AS ENUM ('calm', 'cross')",
+        "CREATE TABLE t (small smallint, big bigint, amount numeric(12,2), ratio double precision, name text, "
+        "short varchar(10), fixed char(8), mood mood, id uuid, at timestamptz, local timestamp, day date, "
+        "tags text[], raw bytea)",
+        "INSERT INTO t VALUES (1, 1, 1.5, 0.1, 'one', 'one', 'one', 'calm', "
+        "'00000000-0000-0000-0000-000000000001', '2024-01-01', '2024-01-01', '2024-01-01', '{x}', '\\x00')",
+    )
+    with connected(url) as connector:
+        yield connector
 
 
 @pytest.mark.parametrize(
@@ -303,29 +335,33 @@ def test_parameters_are_values_of_their_own_types(numbers: Connector) -> None:
     ],
 )
 def test_a_parameter_fits_the_column_that_it_is_compared_with(
-    postgres_url: str, condition: str, value: Any
+    typed: Connector, condition: str, value: Any
 ) -> None:
-    execute(
-        postgres_url,
-        "CREATE TYPE mood AS ENUM ('calm', 'cross')",
-        "CREATE TABLE t (small smallint, big bigint, amount numeric(12,2), ratio double precision, name text, "
-        "short varchar(10), fixed char(8), mood mood, id uuid, at timestamptz, local timestamp, day date, "
-        "tags text[], raw bytea)",
-        "INSERT INTO t VALUES (1, 1, 1.5, 0.1, 'one', 'one', 'one', 'calm', "
-        "'00000000-0000-0000-0000-000000000001', '2024-01-01', '2024-01-01', '2024-01-01', '{x}', '\\x00')",
-    )
-    with connected(postgres_url) as connector:
-        query = f"SELECT small FROM t WHERE {condition}"
-        assert read_rows(connector, ReadRequest(query=query, parameters={"p": value})) == [{"small": 1}]
+    query = f"SELECT small FROM t WHERE {condition}"
+    assert read_rows(typed, ReadRequest(query=query, parameters={"p": value})) == [{"small": 1}]
 
 
-def test_a_parameter_that_does_not_fit_is_refused_by_type_and_not_shown(numbers: Connector) -> None:
+def test_a_parameter_that_does_not_fit_is_refused_by_type_and_not_shown(lasting: Connector) -> None:
     query = "SELECT * FROM t WHERE name = :p"
-    assert "text = integer" in refusal(numbers, ReadRequest(query=query, parameters={"p": 4711}))
+    assert "text = integer" in refusal(lasting, ReadRequest(query=query, parameters={"p": 4711}))
     request = ReadRequest(query="SELECT * FROM t WHERE id = :p", parameters={"p": "PIN-4711"})
     with pytest.raises(SourceError) as raised:
-        read_rows(numbers, request)
+        read_rows(lasting, request)
     assert "4711" not in str(raised.value) and "invalid text representation" in str(raised.value)
+
+
+@pytest.fixture(scope="module")
+def indexed_url(postgres: PostgresServer) -> str:
+    url = postgres.new_database()
+    execute(
+        url,
+        "CREATE TABLE t AS SELECT g::int AS id, ('user' || g) COLLATE \"C\" AS name, "
+        "(g / 10.0)::numeric(12,2) AS amount, '2020-01-01'::timestamptz + g * interval '1 min' AS at, "
+        "'2020-01-01'::timestamp + g * interval '1 min' AS local FROM generate_series(1, 20000) AS g",
+        *(f"CREATE INDEX ON t ({name})" for name in ("id", "name", "amount", "at", "local")),
+        "ANALYZE t",
+    )
+    return url
 
 
 @pytest.mark.parametrize(
@@ -341,18 +377,10 @@ def test_a_parameter_that_does_not_fit_is_refused_by_type_and_not_shown(numbers:
         ("local >= :p", datetime(2100, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_an_index_serves_a_comparison_with_a_parameter(postgres_url: str, condition: str, value: Any) -> None:
-    execute(
-        postgres_url,
-        "CREATE TABLE t AS SELECT g::int AS id, ('user' || g) COLLATE \"C\" AS name, "
-        "(g / 10.0)::numeric(12,2) AS amount, '2020-01-01'::timestamptz + g * interval '1 min' AS at, "
-        "'2020-01-01'::timestamp + g * interval '1 min' AS local FROM generate_series(1, 20000) AS g",
-        *(f"CREATE INDEX ON t ({name})" for name in ("id", "name", "amount", "at", "local")),
-        "ANALYZE t",
-    )
-    with connected(postgres_url) as connector:
+def test_an_index_serves_a_comparison_with_a_parameter(indexed_url: str, condition: str, value: Any) -> None:
+    with connected(indexed_url) as connector:
         request = ReadRequest(query=f"SELECT * FROM t WHERE {condition}", parameters={"p": value})
-        plan = explained(postgres_url, connector, request)
+        plan = explained(indexed_url, connector, request)
     assert "Index Cond" in plan and "Seq Scan" not in plan
 
 
@@ -387,19 +415,19 @@ def explained(
 # --- what is refused when it is planned --------------------------------------------------------------------
 
 
-def test_duplicate_columns_are_refused(numbers: Connector) -> None:
-    message = refusal(numbers, ReadRequest(query="SELECT 1 AS a, 2 AS a"))
+def test_duplicate_columns_are_refused(lasting: Connector) -> None:
+    message = refusal(lasting, ReadRequest(query="SELECT 1 AS a, 2 AS a"))
     assert "2 columns named 'a'" in message and "AS" in message
     joined = "SELECT * FROM t JOIN t AS u USING (name)"
-    assert "2 columns named 'id'" in refusal(numbers, ReadRequest(query=joined))
+    assert "2 columns named 'id'" in refusal(lasting, ReadRequest(query=joined))
 
 
-def test_an_unknown_column_is_answered_with_those_there_are(numbers: Connector) -> None:
-    message = refusal(numbers, replace(TABLE, partitioning=HashPartitions(key="nam", count=2)))
+def test_an_unknown_column_is_answered_with_those_there_are(lasting: Connector) -> None:
+    message = refusal(lasting, replace(TABLE, partitioning=HashPartitions(key="nam", count=2)))
     assert message == (
         "partitioning.key is 'nam', but the source has no such column; it has id, name | did you mean 'name'?"
     )
-    assert "source.order_by is 'x'" in refusal(numbers, replace(TABLE, order_by="x"))
+    assert "source.order_by is 'x'" in refusal(lasting, replace(TABLE, order_by="x"))
 
 
 def test_a_missing_table_is_answered_with_one_there_is(numbers: Connector, postgres_url: str) -> None:
@@ -409,9 +437,9 @@ def test_a_missing_table_is_answered_with_one_there_is(numbers: Connector, postg
         assert 'relation "custmers" does not exist' in message and "did you mean 'customers'?" in message
 
 
-def test_bad_sql_is_refused_in_the_servers_words(numbers: Connector) -> None:
-    assert 'column "nope" does not exist' in refusal(numbers, ReadRequest(query="SELECT nope FROM t"))
-    assert "syntax error" in refusal(numbers, ReadRequest(query="SELECT FROM WHERE"))
+def test_bad_sql_is_refused_in_the_servers_words(lasting: Connector) -> None:
+    assert 'column "nope" does not exist' in refusal(lasting, ReadRequest(query="SELECT nope FROM t"))
+    assert "syntax error" in refusal(lasting, ReadRequest(query="SELECT FROM WHERE"))
 
 
 def test_a_table_that_may_not_be_read_is_named(postgres: PostgresServer, postgres_url: str) -> None:
@@ -440,11 +468,11 @@ def test_a_table_that_may_not_be_read_is_named(postgres: PostgresServer, postgre
     ],
 )
 def test_a_limit_is_refused_with_several_partitions_and_replayed_with_one(
-    numbers: Connector, query: str
+    lasting: Connector, query: str
 ) -> None:
     request = ReadRequest(query=query, partitioning=HashPartitions(key="id", count=2), parameters={"many": 5})
-    assert "LIMIT" in refusal(numbers, request)
-    (scan,) = numbers.plan(replace(request, partitioning=None, order_by="id")).scans
+    assert "LIMIT" in refusal(lasting, request)
+    (scan,) = lasting.plan(replace(request, partitioning=None, order_by="id")).scans
     assert scan.resume == "none" and "LIMIT" in scan.reason
 
 
@@ -455,22 +483,33 @@ def test_a_changed_column_is_found_before_anything_is_read(numbers: Connector, p
         pass
 
 
+def test_a_key_that_became_null_is_a_changed_source(postgres_url: str) -> None:
+    execute(postgres_url, "CREATE TABLE t AS SELECT g AS id FROM generate_series(1, 9) AS g")
+    execute(postgres_url, "ALTER TABLE t ALTER id SET NOT NULL")
+    request = replace(TABLE, order_by="id")
+    with connected(postgres_url) as connector:
+        (scan,) = connector.plan(request).scans
+        execute(postgres_url, "ALTER TABLE t ALTER id DROP NOT NULL", "INSERT INTO t VALUES (NULL)")
+        with pytest.raises(SourceChanged, match="'id' has NULLs"):
+            read_all(connector, request, scan)
+
+
 # --- the order and the shares ------------------------------------------------------------------------------
 
 
-def test_the_statement_shows_numbers_for_parameters_and_the_bounds_of_a_scan(numbers: Connector) -> None:
+def test_the_statement_shows_numbers_for_parameters_and_the_bounds_of_a_scan(lasting: Connector) -> None:
     request = ReadRequest(
         query="SELECT * FROM t WHERE id >= :least",
         parameters={"least": 4711},
         partitioning=RangePartitions(key="id", bounds=(50,), shown=("50",)),
     )
-    first, second = numbers.plan(request).scans
-    assert numbers.statement(request, first) == (
+    first, second = lasting.plan(request).scans
+    assert lasting.statement(request, first) == (
         'SELECT "id", "name" FROM (SELECT "id", "name" FROM (\nSELECT * FROM t WHERE id >= ($1::integer)\n) AS '
         'source) AS source WHERE (source."id" < \'50\'::int4 OR source."id" IS NULL) '
         'ORDER BY source."id" NULLS FIRST, source."name" COLLATE "C"'
     )
-    assert "source.\"id\" >= '50'::int4 ORDER BY" in (numbers.statement(request, second) or "")
+    assert "source.\"id\" >= '50'::int4 ORDER BY" in (lasting.statement(request, second) or "")
 
 
 def test_ranges_and_lists_of_a_tables_rows_have_scans_of_their_own_and_others_share_one(
@@ -496,6 +535,7 @@ def test_ranges_and_lists_of_a_tables_rows_have_scans_of_their_own_and_others_sh
         assert len(numbers.plan(replace(request, partitioning=HashPartitions(key="id", count=8))).scans) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bytewise", [False, True])
 @pytest.mark.parametrize("collation", ["default", "C", "en_US%"])
 def test_texts_that_a_collation_orders_otherwise_are_all_read_once(
@@ -534,6 +574,7 @@ def test_texts_that_a_collation_orders_otherwise_are_all_read_once(
             assert sorted(seen) == list(range(1, 111))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind", ["char(4)", "numeric", "mood", "interval", "inet", "uuid", "name", "timetz", "varchar(3)"]
 )
@@ -616,6 +657,28 @@ def test_an_index_serves_order_cursor_and_ranges(postgres_url: str) -> None:
         statement = connector.statement(replace(TABLE, partitioning=ranges), middle)
         lines = execute(postgres_url, f"EXPLAIN {statement}")
         assert any("Index Cond" in line for (line,) in lines)
+
+
+def test_nulls_that_were_there_before_the_column_was_not_null_are_read_once(postgres_url: str) -> None:
+    execute(
+        postgres_url,
+        "CREATE TABLE t (id int)",
+        "INSERT INTO t SELECT g FROM generate_series(1, 9) AS g",
+        "INSERT INTO t VALUES (NULL), (NULL)",
+        "ALTER TABLE t ADD CONSTRAINT filled NOT NULL id NOT VALID",
+    )
+    request = replace(TABLE, order_by="id", batch_rows=2)
+    with connected(postgres_url) as connector:
+        (scan,) = connector.plan(request).scans
+        whole = read_all(connector, request, scan)
+        assert ids(whole) == [None, None, *range(1, 10)]
+        for stop, scanned in enumerate(whole, 1):
+            if scanned.cursor is not None:
+                rest = read_all(connector, request, scan, scanned.cursor)
+                assert ids(whole[:stop]) + ids(rest) == ids(whole)
+        execute(postgres_url, "DELETE FROM t WHERE id IS NULL", "ALTER TABLE t VALIDATE CONSTRAINT filled")
+        (scan,) = connector.plan(request).scans
+        assert scan.detail["not_null"]
 
 
 def test_rows_of_a_partitioned_table_are_read_in_one_order(postgres_url: str) -> None:
@@ -736,6 +799,7 @@ def test_a_backend_that_is_killed_while_rows_come_is_unreachable_and_never_the_e
         assert raised.value.error_class == "transient"
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_while_rows_come_is_unreachable() -> None:
     with PostgresServer() as server:
         query = "SELECT repeat('x', 100) AS pad FROM generate_series(1, 1000) AS a, generate_series(1, 10000) AS b"
@@ -774,6 +838,7 @@ def test_a_time_limit_of_the_server_is_named(numbers: Connector, postgres_url: s
         )
 
 
+@pytest.mark.slow
 def test_reading_leaves_nothing_on_the_error_stream(numbers: Connector, postgres_url: str) -> None:
     program = """
 import sys

@@ -45,8 +45,8 @@ SQL_TYPES = {
 
 
 class TestPostgres(ConnectorContract):
-    key_types: Sequence[str] | None = KEY_TYPES
-    examples = 8
+    key_types: Sequence[str] | None = ("int", "text")
+    examples = 2
     scans: int | None = None
 
     @pytest.fixture(autouse=True)
@@ -62,7 +62,14 @@ class TestPostgres(ConnectorContract):
         return ReadRequest(table="t")
 
 
-class TestPostgresInSeveralScans(TestPostgres):
+@pytest.mark.slow
+class TestPostgresWithKeysOfEveryType(TestPostgres):
+    key_types = KEY_TYPES
+    examples = 8
+
+
+@pytest.mark.slow
+class TestPostgresInSeveralScans(TestPostgresWithKeysOfEveryType):
     scans = 3
 
     def request(self) -> ReadRequest:

@@ -9,13 +9,15 @@ import pytest
 from ecmbatch.connectors.connector import Connector, ReadRequest
 from ecmbatch.errors import SourceError
 from ecmbatch.protocol.partitioning.partitions import HashPartitions, RangePartitions
+from postgres_server import PostgresServer
 from postgres_source import connected, execute, read_rows
 
 
-@pytest.fixture
-def connector(postgres_url: str) -> Iterator[Connector]:
+@pytest.fixture(scope="module")
+def connector(postgres: PostgresServer) -> Iterator[Connector]:
+    url = postgres.new_database()
     execute(
-        postgres_url,
+        url,
         "CREATE TABLE base AS SELECT g AS id, g % 7 AS k, now() AS at, 'x' AS name "
         "FROM generate_series(0, 499) AS g",
         "CREATE TABLE other AS SELECT 1 AS id",
@@ -33,7 +35,7 @@ def connector(postgres_url: str) -> Iterator[Connector]:
         "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
         "CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20)",
     )
-    with connected(postgres_url, scans=4) as made:
+    with connected(url, scans=4) as made:
         yield made
 
 

@@ -87,6 +87,18 @@ def test_a_snapshot_is_not_ended_by_a_time_limit_for_idle_sessions(
         assert len(ids(read_all(limited, request, scan))) == 1000
 
 
+def test_a_snapshot_and_its_reads_are_not_ended_by_a_time_limit_for_transactions(
+    postgres_url: str, connector: Connector
+) -> None:
+    url = postgres_url + "&options=-c%20transaction_timeout%3D200ms"
+    slowly = ReadRequest(query="SELECT id FROM t WHERE id > 999 AND pg_sleep(0.3) IS NOT NULL")
+    with connected(url) as limited, limited.snapshot() as snapshot:
+        execute(postgres_url, "SELECT pg_sleep(0.3)")
+        request = replace(slowly, snapshot=snapshot)
+        (scan,) = limited.plan(request).scans
+        assert ids(read_all(limited, request, scan)) == [1000]
+
+
 def test_an_error_while_a_snapshot_is_held_passes_through(connector: Connector) -> None:
     for error in (OSError("stage is full"), psycopg.OperationalError("the ledger is gone")):
         with pytest.raises(type(error), match=str(error)), connector.snapshot():

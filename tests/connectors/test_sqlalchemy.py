@@ -4,18 +4,22 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 from uuid import UUID
 
 import psycopg
 import pyarrow as pa
 import pytest
+import sqlalchemy as sa
 
 from ecmbatch.connectors.connector import ReadRequest
+from ecmbatch.connectors.query_words import may_change
 from ecmbatch.connectors.sqlalchemy_connector import SQLALCHEMY, SQLAlchemyConnector
+from ecmbatch.connectors.sqlalchemy_database import Database, read_url
 from ecmbatch.connectors.sqlalchemy_order import order_of
 from ecmbatch.errors import (
     EcmbatchError,
@@ -91,6 +95,10 @@ def postgres_source(postgres_url: str, tmp_path: Path) -> Iterator[SQLAlchemyCon
         {"url": "no url at all " + SECRET},
         {"url": f"nosuchdialect://user:{SECRET}@host/db"},
         {"url": f"postgresql+asyncpg://user:{SECRET}@host/db"},
+        {"url": f"postgresql+psycopg://user:first@{SECRET}@host/db"},
+        {"url": f"postgresql+psycopg://user:first@x/{SECRET}@host/db"},
+        {"url": f"postgresql+psycopg://user:first@x?{SECRET}@host/db"},
+        {"url": f"postgresql+psycopg://us/er:{SECRET}@host/db"},
         {"url": "sqlite:///s.db", "columns": {"a": "number"}},
         {"url": "sqlite:///s.db", "max_connections": 0},
         {"url": "sqlite:///s.db", "echo": True},
@@ -105,6 +113,59 @@ def test_wrong_settings_are_refused_without_repeating_them(settings: dict[str, o
 
 def test_settings_do_not_show_the_url() -> None:
     assert SECRET not in repr(SQLALCHEMY.parse_config({"url": f"sqlite://user:{SECRET}@/s.db"}))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql+psycopg://user@127.0.0.1:1/db?password={}&connect_timeout=3",
+        "postgresql+psycopg://user:12/{}@127.0.0.1:1/db",
+        "postgresql+psycopg://user:a%40{}@127.0.0.1:1/db",
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3D%7BODBC%7D%3BUID%3Dsa%3BPWD%3D{}",
+    ],
+)
+def test_a_database_is_shown_without_what_is_secret_in_its_url(tmp_path: Path, url: str) -> None:
+    shown = Database(read_url(url.format("canary")), tmp_path).shown
+    assert "canary" not in shown
+    assert shown.startswith(url.partition(":")[0])
+
+
+@pytest.mark.parametrize("url", ["sqlite:///me@home/s@x.db", "postgresql+psycopg://a%40b:c%2Fd@host/db"])
+def test_at_signs_that_cannot_be_misread_are_allowed(url: str) -> None:
+    assert read_url(url).render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"),
+    [
+        ("postgresql+psycopg://user:p%40ss%20word@host/db", "p@ss word"),
+        ("postgresql+psycopg://user@host/db?password=p%40ss%20word", "p@ss word"),
+        ("mssql+pyodbc:///?odbc_connect=UID%3Dsa%3BPWD%3Dp%40ss%20word", "p@ss word"),
+    ],
+)
+def test_what_a_driver_says_is_shown_without_secrets_however_they_are_encoded(
+    tmp_path: Path, url: str, secret: str
+) -> None:
+    database = Database(read_url(url), tmp_path)
+    words = f"no login with {secret}, {quote(secret)}, {quote_plus(secret).lower()}"
+    with pytest.raises(SourceError) as raised, database.preparing():
+        raise sa.exc.OperationalError(None, None, Exception(words))
+    assert "no login with ***, ***, ***" in str(raised.value)
+
+
+def test_the_clock_is_that_of_the_database_and_a_window_ends_minutes_before_it(
+    postgres_source: SQLAlchemyConnector, postgres_url: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "s.db", "CREATE TABLE t (id INTEGER)")
+    in_another_zone = with_driver(postgres_url) + "&options=-c%20timezone%3DAsia/Tokyo"
+    with connected(tmp_path) as sqlite, connected(tmp_path, in_another_zone) as far:
+        for connector in (sqlite, postgres_source, far):
+            before = datetime.now(UTC)
+            bound = connector.window_bound()
+            # Server and client are on one machine.
+            assert before <= bound.at <= datetime.now(UTC)
+            assert bound.at.utcoffset() == timedelta(0)
+            assert bound.lag == timedelta(minutes=5)
 
 
 def test_a_driver_that_is_not_installed_is_named_with_its_package(tmp_path: Path) -> None:
@@ -231,6 +292,29 @@ def test_a_query_that_differs_each_time_is_read_from_its_start(postgres_source: 
     assert scan.resume == "none"
     ranges = RangePartitions(key="id", bounds=(5,), shown=("5",), ordered=True)
     assert "other values each time" in refusal(postgres_source, replace(request, partitioning=ranges))
+
+
+@pytest.mark.parametrize(
+    ("query", "changes"),
+    [
+        ("SELECT now()", True),
+        ("SELECT UTC_DATE", True),
+        ("SELECT utc_time()", True),
+        ("SELECT unix_timestamp()", True),
+        ("SELECT unix_timestamp(at) FROM t", False),
+        ("SELECT UUID_SHORT()", True),
+        ("SELECT today()", True),
+        ("SELECT today FROM t", False),
+        ("SELECT datetime('now')", True),
+        ("SELECT date( 'NOW', '-1 day')", True),
+        ("SELECT strftime('%s', 'now')", True),
+        ("SELECT strftime('%s')", True),
+        ("SELECT date(at) FROM t WHERE note = 'right now'", False),
+        ("SELECT 'now' AS word FROM t", False),
+    ],
+)
+def test_functions_of_the_present_are_known_by_their_names(query: str, changes: bool) -> None:
+    assert may_change(query) == changes
 
 
 def test_an_error_while_rows_are_read_does_not_show_values(postgres_url: str, tmp_path: Path) -> None:

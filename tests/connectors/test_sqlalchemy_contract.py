@@ -36,17 +36,8 @@ def _texts(table: pa.Table) -> list[str]:
 
 
 class TestSQLite(ConnectorContract):
-    key_types: Sequence[str] = (
-        "int",
-        "small int",
-        "bool",
-        "text",
-        "binary",
-        "decimal",
-        "date",
-        "time",
-        "timestamp",
-    )
+    key_types: Sequence[str] = ("int", "text")
+    examples = 3
     collation = ""
 
     def source(self, table: pa.Table, folder: Path) -> tuple[Connector, ReadRequest]:
@@ -57,8 +48,26 @@ class TestSQLite(ConnectorContract):
         return ReadRequest(table="t")
 
 
+@pytest.mark.slow
+class TestSQLiteWithKeysOfEveryType(TestSQLite):
+    key_types = (
+        "int",
+        "small int",
+        "bool",
+        "text",
+        "binary",
+        "decimal",
+        "date",
+        "time",
+        "timestamp",
+    )
+    examples = 15
+
+
+@pytest.mark.slow
 class TestSQLiteWithACollation(TestSQLite):
     key_types = ("text",)
+    examples = 15
     collation = "COLLATE NOCASE"
 
 

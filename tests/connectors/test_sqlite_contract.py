@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from ecmbatch.connectors.connector import Connector, ReadRequest
 from ecmbatch.connectors.sqlite import SQLiteConnector, SQLiteSettings
@@ -12,7 +13,21 @@ from sqlite_tables import write_table
 
 
 class TestTable(ConnectorContract):
-    key_types: Sequence[str] = (
+    key_types: Sequence[str] = ("int", "text")
+    examples = 3
+    collation = ""
+
+    def source(self, table: pa.Table, folder: Path) -> tuple[Connector, ReadRequest]:
+        write_table(folder / "s.db", table, index=bool(self.collation), collation=self.collation)
+        return SQLiteConnector(SQLiteSettings(path="s.db"), folder), self.request()
+
+    def request(self) -> ReadRequest:
+        return ReadRequest(table="t")
+
+
+@pytest.mark.slow
+class TestTableWithKeysOfEveryType(TestTable):
+    key_types = (
         "int",
         "small int",
         "bool",
@@ -24,27 +39,17 @@ class TestTable(ConnectorContract):
         "timestamp",
         "zoned",
     )
-    index = False
-    collation = ""
-
-    def source(self, table: pa.Table, folder: Path) -> tuple[Connector, ReadRequest]:
-        write_table(folder / "s.db", table, index=self.index, collation=self.collation)
-        return SQLiteConnector(SQLiteSettings(path="s.db"), folder), self.request()
-
-    def request(self) -> ReadRequest:
-        return ReadRequest(table="t")
+    examples = 15
 
 
-class TestTableWithAnIndexAndAScanForEachRange(TestTable):
-    index = True
-
-
+@pytest.mark.slow
 class TestTableWithACollation(TestTable):
     key_types = ("text",)
-    index = True
+    examples = 15
     collation = "COLLATE NOCASE"
 
 
-class TestQuery(TestTable):
+@pytest.mark.slow
+class TestQuery(TestTableWithKeysOfEveryType):
     def request(self) -> ReadRequest:
         return ReadRequest(query="SELECT * FROM t WHERE row_number >= :least -- all", parameters={"least": 0})

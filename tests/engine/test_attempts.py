@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import ecmbatch
 from ecmbatch import JobDefinition, Plugins, Project
 from ecmbatch.connectors.connector import ConnectorType, Cursor, ReadRequest, Scan, ScannedBatch
 from ecmbatch.connectors.memory import MemoryConnector
+from ecmbatch.engine import runner
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import PluginError, RunFailed, RunStopped, SourceError, Unreachable
 from ecmbatch.project_file import ProjectSettings
@@ -33,13 +35,8 @@ class Flaky(MemoryConnector):
         self.mishap = mishap
         self.left = times
 
-    def read(
-        self, request: ReadRequest, scan: Scan, after: Cursor | None
-    ) -> AbstractContextManager[Iterator[ScannedBatch]]:
-        return self._read(request, scan, after)
-
     @contextmanager
-    def _read(
+    def read(
         self, request: ReadRequest, scan: Scan, after: Cursor | None
     ) -> Iterator[Iterator[ScannedBatch]]:
         with super().read(request, scan, after) as batches:
@@ -220,6 +217,29 @@ def raised_in_a_run(folder: Path, raised: BaseException) -> tuple[World, BaseExc
         return world, world.project.run(job()).error
     except BaseException as error:
         return world, error
+
+
+class Endless(MemoryConnector):
+    """Yields its rows again and again; a thousand times, for a test that fails has to end."""
+
+    @contextmanager
+    def read(
+        self, request: ReadRequest, scan: Scan, after: Cursor | None
+    ) -> Iterator[Iterator[ScannedBatch]]:
+        with super().read(request, scan, after) as batches:
+            yield chain.from_iterable(repeat(list(batches), 1_000))
+
+
+def test_a_defect_of_the_driver_stops_the_scans_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    world = World(tmp_path, Endless(ROWS))
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "wait", defect)
+        result = world.project.run(job())
+    assert isinstance(result.error, RunFailed) and "ZeroDivisionError" in result.error.message
+    assert result.rows["read"] < 1_000 * ROWS.num_rows
 
 
 def test_user_code_cannot_end_the_process_as_if_all_were_well(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,35 @@ def test_workers_see_the_project_as_it_was_loaded(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
+def test_a_worker_that_finds_another_version_of_a_processor_refuses_to_use_it(folder: Path) -> None:
+    file = folder / "processors.py"
+    before = file.read_text()
+    change = {"file": str(file), "old": "# the first edition", "new": "# the second edition"}
+    job = processed_by("edits", change)
+    result = run(folder, job)
+    assert isinstance(result.error, errors.DefinitionChanged)
+    assert "processor 'edits' was changed" in result.error.message
+    assert (result.exit_code, result.error.error_class) == (6, "permanent")
+    assert stored(folder) == []
+    assert f"resume {result.run_id} --accept-definition-change" in (result.error.hint or "")
+    assert file.read_text() != before
+
+
+@pytest.mark.slow
+def test_a_worker_that_finds_another_project_file_refuses_to_read_by_it(folder: Path) -> None:
+    shutil.copy(folder / "warehouse.duckdb", folder / "other.duckdb")
+    change = {"file": str(folder / "ecmbatch.toml"), "old": "warehouse.duckdb", "new": "other.duckdb"}
+    job = processed_by("edits", change)
+    refused = run(folder, job)
+    assert type(refused.error) is errors.ConflictError
+    assert "ecmbatch.toml was changed while run" in refused.error.message
+    assert f"ecmbatch resume {refused.run_id}" in (refused.error.hint or "")
+    resumed = run(folder, job)
+    assert (resumed.run_id, resumed.error) == (refused.run_id, None)
+    assert stored(folder) == expected(ROWS)
+
+
 def test_a_worker_without_a_driver_ends(folder: Path) -> None:
     process, requests, replies = worker_process._start(os.environ)
     os.close(requests)
@@ -298,6 +328,36 @@ def test_a_stop_reaches_the_scans_wherever_they_are(executor: str, folder: Path,
     assert stopped.error is reason
     assert 0 < stopped.rows["read"] < rows.num_rows
     assert stored(folder) == []
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_scan_that_hangs_ends_with_its_worker_when_it_is_to_stop(
+    folder: Path, pulse: Pulse, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(worker_process, "SECONDS_TO_STOP", 0.2)
+    stop, reason = StopSignal(), RunStopped("stopped by a test")
+    hanging: list[int] = []
+
+    def set_when_at_work() -> None:
+        hanging.append(next(iter(pulse)))
+        stop.set(reason)
+
+    threading.Thread(target=set_when_at_work, daemon=True).start()
+    stopped = run(folder, processed_by("hangs", pulse.config()), stop=stop)
+    assert (stopped.error, stopped.status) == (reason, "stopped")
+    assert not is_alive(hanging[0])
+    assert f"worker process {hanging[0]} did not stop within 0.2 s" in caplog.text
+    assert "died" not in caplog.text
+
+
+@pytest.mark.slow
+def test_a_scan_that_hangs_does_not_outlive_the_timeout(
+    folder: Path, pulse: Pulse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_process, "SECONDS_TO_STOP", 0.2)
+    job = {**processed_by("hangs", pulse.config()), "timeout": "1 ms"}
+    assert isinstance(run(folder, job).error, errors.TimedOut)
 
 
 @pytest.mark.slow

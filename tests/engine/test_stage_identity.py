@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from ecmbatch import Project
+from ecmbatch.crash_points import CrashPoint
 from ecmbatch.errors import IntegrityError, StageElsewhere, StageError
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.stage.stage import Stage
@@ -19,6 +20,7 @@ from ecmbatch.testing.crashes import SimulatedCrash, crash_at
 from harness import customers, customers_job, expected, fill_warehouse, make_project, stored, write_job
 
 ROWS = customers(120)
+START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_of_many_who_ask_at_once_all_get_the_same_identity(tmp_path: Path) -> None:
@@ -46,14 +48,18 @@ def interrupted(tmp_path: Path) -> Path:
     folder = make_project(tmp_path / "project")
     fill_warehouse(folder, ROWS)
     write_job(folder, customers_job(mode="append", every_rows=20))
-    clock = ManualClock(datetime(2026, 1, 1, tzinfo=UTC))
+    die_at(folder, "checkpoint.after", START, occurrence=3)
+    return folder
+
+
+def die_at(folder: Path, point: CrashPoint, time: datetime, *, occurrence: int = 1) -> None:
+    """Let a run die there; its lease has run out by now."""
     with (
-        Project.load(folder, environment={}, clock=clock) as project,
-        crash_at("checkpoint.after", occurrence=3),
+        Project.load(folder, environment={}, clock=ManualClock(time)) as project,
+        crash_at(point, occurrence=occurrence),
         pytest.raises(SimulatedCrash),
     ):
         project.run(folder / "job.json")
-    return folder
 
 
 def use_another_stage(folder: Path) -> None:
@@ -93,10 +99,40 @@ def test_the_same_folder_under_another_path_is_the_same_stage(interrupted: Path,
     assert result.view.run.attempt == 2
 
 
-def test_a_stage_that_was_deleted_is_told_at_once(interrupted: Path) -> None:
-    shutil.rmtree(interrupted / ".ecmbatch" / "stage")
+@pytest.mark.parametrize("made_anew", [False, True])
+def test_a_stage_that_was_deleted_is_told_at_once(made_anew: bool, interrupted: Path) -> None:
+    stage = Stage(interrupted / ".ecmbatch" / "stage")
+    shutil.rmtree(stage.root)
+    if made_anew:
+        stage.identity()
+    before = ledger_of(interrupted)
+    with Project.load(interrupted, environment={}) as project:
+        with pytest.raises(
+            StageElsewhere, match="deleted or is another one, or this is another host"
+        ) as raised:
+            project.run(interrupted / "job.json")
+        assert "--fresh" in (raised.value.hint or "")
+    assert ledger_of(interrupted) == before
+
+
+def test_files_that_were_deleted_are_told_before_the_rest_is_read(interrupted: Path) -> None:
+    (run_id,) = Stage(interrupted / ".ecmbatch" / "stage").run_ids()
+    shutil.rmtree(interrupted / ".ecmbatch" / "stage" / run_id)
     with Project.load(interrupted, environment={}) as project:
         assert isinstance(project.run(interrupted / "job.json").error, IntegrityError)
+
+
+def test_a_run_that_has_nothing_staged_goes_on_in_a_stage_that_was_made_anew(tmp_path: Path) -> None:
+    folder = make_project(tmp_path / "project")
+    fill_warehouse(folder, ROWS)
+    write_job(folder, customers_job(mode="append", every_rows=20))
+    die_at(folder, "run.frozen", START)
+    shutil.rmtree(folder / ".ecmbatch" / "stage")
+    die_at(folder, "checkpoint.after", START + timedelta(days=1))
+    with Project.load(folder, environment={}) as project:
+        result = project.run(folder / "job.json")
+    assert (result.status, result.view.run.attempt) == ("success", 3)
+    assert stored(folder) == expected(ROWS)
 
 
 def test_a_copied_project_goes_on_with_its_copied_stage(interrupted: Path, tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ class Connector(ABC):
         """Reach the source and return; raises as :meth:`plan` does. For ``doctor``."""
         return
 
+    def cancel(self) -> None:
+        """Let whoever waits for the source just now, in :meth:`plan` or :meth:`read`, fail with one of our errors.
+
+        Called from another thread when an attempt is to stop and the source gives nothing. What is asked of the
+        connector afterwards works as if nothing had been. Sources that are never waited for long need none.
+        """
+        return
+
     def close(self) -> None:
         """Release what is kept between scans; a later :meth:`plan` or :meth:`read` opens it again."""
         return

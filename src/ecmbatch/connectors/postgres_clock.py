@@ -27,9 +27,9 @@ from psycopg import Cursor
 
 from ecmbatch.connectors.connector import WindowBound
 from ecmbatch.connectors.postgres_session import Rows
+from ecmbatch.connectors.window_lag import LAG_WITHOUT_BOUND
 
 _SAFE = timedelta(seconds=10)
-_UNSAFE = timedelta(minutes=5)
 
 _CLOCK = """
 SELECT clock_timestamp(), pg_is_in_recovery(),
@@ -61,11 +61,12 @@ def window_bound(connection: Rows) -> WindowBound:
     now, in_recovery, replayed = _row(connection.execute(_CLOCK))
     if in_recovery:
         # What the primary has committed since is not here yet.
-        return WindowBound(at=min(_utc(now), _utc(replayed or now)), lag=_UNSAFE)
+        return WindowBound(at=min(_utc(now), _utc(replayed or now)), lag=LAG_WITHOUT_BOUND)
     oldest, hidden = _row(connection.execute(_SESSIONS))
     (prepared,) = _row(connection.execute(_PREPARED))
+    is_unsafe = hidden or prepared is not None
     begun = [_utc(at) for at in (now, oldest, prepared) if at is not None]
-    return WindowBound(at=min(begun), lag=_UNSAFE if hidden or prepared is not None else _SAFE)
+    return WindowBound(at=min(begun), lag=LAG_WITHOUT_BOUND if is_unsafe else _SAFE)
 
 
 def _row(cursor: Cursor[tuple[object, ...]]) -> tuple[object, ...]:

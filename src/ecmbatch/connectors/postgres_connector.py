@@ -35,7 +35,7 @@ from ecmbatch.connectors.postgres_parameters import bound_query
 from ecmbatch.connectors.postgres_partitions import Key, behind, of_partitions
 from ecmbatch.connectors.postgres_session import PostgresDatabase, Rows, bind_settings
 from ecmbatch.connectors.query_scans import QueryNature, check_unchanged, order_column, order_of, plan_scans
-from ecmbatch.errors import SourceError
+from ecmbatch.errors import SourceChanged, SourceError
 from ecmbatch.protocol.document import did_you_mean
 from ecmbatch.protocol.key_values import encode_key
 from ecmbatch.protocol.partitioning.partitions import HashPartitions, keep
@@ -61,7 +61,11 @@ LIMIT 10000
 """
 
 _KEY = """
-SELECT a.attnotnull AND (c.relkind = 'p' OR NOT c.relhassubclass), EXISTS (
+SELECT a.attnotnull AND (c.relkind = 'p' OR NOT c.relhassubclass) AND NOT EXISTS (
+    -- NOT NULL that is NOT VALID lets NULLs be that were there before.
+    SELECT FROM pg_constraint AS n WHERE n.conrelid = c.oid AND n.contype = 'n' AND NOT n.convalidated
+    AND a.attnum = ANY (n.conkey)
+), EXISTS (
     SELECT FROM pg_index AS i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indimmediate
     AND i.indpred IS NULL AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
 )
@@ -147,6 +151,9 @@ class PostgresConnector(Connector):
         with self._database.session() as connection:
             connection.execute("SELECT 1")
 
+    def cancel(self) -> None:
+        self._database.cancel()
+
     @contextmanager
     def read(
         self, request: ReadRequest, scan: Scan, after: Cursor | None
@@ -158,7 +165,9 @@ class PostgresConnector(Connector):
         order = order_of(request, scan)
         sql = _scan_sql(source, source.sql, request, scan, after)
         with self._database.rows(sql, source.settings, request.snapshot) as rows:
-            finishing = (finished(batch, source.columns) for batch in rows)
+            finishing: Iterator[pa.RecordBatch] = (finished(batch, source.columns) for batch in rows)
+            if order is not None and scan.detail["not_null"]:
+                finishing = _without_nulls(finishing, order)
             batches = at_most(_of_scan(finishing, request, scan), request.batch_rows)
             if order is None:
                 yield (ScannedBatch(batch, None) for batch in batches)
@@ -271,6 +280,17 @@ def _of_scan(batches: Iterator[pa.RecordBatch], request: ReadRequest, scan: Scan
     if not isinstance(partitioning, HashPartitions) or len(scan.partitions) == partitioning.count:
         return batches
     return (keep(batch, partitioning, scan.partitions) for batch in batches)
+
+
+def _without_nulls(batches: Iterator[pa.RecordBatch], order: str) -> Iterator[pa.RecordBatch]:
+    """Hand on *batches* of a scan whose order has no place for NULLs."""
+    for batch in batches:
+        if batch.column(order).null_count:
+            raise SourceChanged(
+                f"column '{order}' has NULLs, which it could not have when the run was planned",
+                hint="start a new run with --fresh",
+            )
+        yield batch
 
 
 def _scan_sql(source: _Source, query: str, request: ReadRequest, scan: Scan, after: Cursor | None) -> str:

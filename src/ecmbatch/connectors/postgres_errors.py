@@ -19,15 +19,18 @@ ARRAY_MARK = "ecmbatch.array_of_"
 _ABOUT_THE_QUERY = ("0A", "25", "34", "3F", "42")
 _GONE = ("08", "57P01", "57P02", "57P03", "57P05", "25P03", "25P04", "53300")
 _REFUSED = ("28", "3D", "57P04")
-_MAY_PASS = ("40", "53", "55P03", "58")
+_MAY_PASS = ("40", "53", "58")
 _NOT_BY_RETRYING = re.compile(
     r"password|pg_hba\.conf|(role|database) \".*\" does not exist|not permitted to log in|certificate|"
     r"permission denied|SSL"
 )
 
 
-def refusal(error: Exception, place: str) -> EcmbatchError:
-    """Return *error* of a driver as one of ours; *place* is how people call the database."""
+def refusal(error: Exception, place: str, *, reading: bool = False) -> EcmbatchError:
+    """Return *error* of a driver as one of ours; *place* is how people call the database.
+
+    While it is *reading* rows, what looks like a name in the server's words may be the value of one.
+    """
     sqlstate: str | None = getattr(error, "sqlstate", None)
     if sqlstate is None:
         return _without_state(error, place)
@@ -40,12 +43,23 @@ def refusal(error: Exception, place: str) -> EcmbatchError:
         return _cancelled(message, place)
     if sqlstate == "42704" and ARRAY_MARK in message:
         return _odd_array(message)
+    if sqlstate == "55P03":
+        return Unreachable(
+            f"{place} has a table that somebody else holds locked: {message}",
+            hint="pg_locks tells who; what was read is checkpointed, resume the run afterwards",
+        )
+    if reading and sqlstate.startswith(_ABOUT_THE_QUERY) and sqlstate != "42501":
+        return _while_reading(sqlstate)
     if sqlstate == "42501":
         return SourceError(
             f"PostgreSQL refused the query: {message}", hint="grant the connector's user SELECT on it"
         )
     if sqlstate.startswith(_ABOUT_THE_QUERY):
         return SourceError(f"PostgreSQL refused the query: {message}", hint=_hint(error))
+    return _while_reading(sqlstate)
+
+
+def _while_reading(sqlstate: str) -> SourceError:
     return SourceError(
         f"PostgreSQL failed while it read the query's rows: {_condition(sqlstate)} (its message may hold values)",
         hint="run the query in psql to see the message",

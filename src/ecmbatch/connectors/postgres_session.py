@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -47,6 +47,15 @@ _SETTINGS = {
     # Otherwise a second pass over a large table may begin in its middle.
     "synchronize_seqscans": "off",
     "idle_in_transaction_session_timeout": "0",
+    # A table that somebody has locked is told, not waited for without end.
+    "lock_timeout": "60s",
+}
+
+_OF_NEWER_SERVERS = {
+    # It would end the transaction that holds the snapshot, and long reads.
+    "transaction_timeout": "0",
+    # Without it the query of a client that was killed goes on, and holds the windows of all jobs back.
+    "client_connection_check_interval": "5s",
 }
 
 _SECONDS_FOR_A_SLOT = 60
@@ -68,6 +77,8 @@ class PostgresDatabase:
         self._lock = threading.Lock()
         # Making one asks the server for all its types, which connections of one database share.
         self._driver: adbc_driver_manager.AdbcDatabase | None = None
+        # What ends each of the waits for the server that may be going on.
+        self._waits: set[Callable[[], None]] = set()
 
     @contextmanager
     def session(self, snapshot: str | None = None) -> Iterator[Rows]:
@@ -101,9 +112,12 @@ class PostgresDatabase:
                     self._begin_streaming(connection, snapshot)
                     if values:
                         _set(connection, values)
-                    rows = CopiedRows(connection, sql, self.place)
-                with rows:
-                    yield rows
+                    statement = adbc_driver_manager.AdbcStatement(connection)
+                with self._cancelled_by(statement.cancel):
+                    with self._refusals(reading=True):
+                        rows = CopiedRows(statement, sql, self.place)
+                    with rows:
+                        yield rows
             finally:
                 with suppress(*DRIVER_ERRORS), self._lock:
                     connection.close()
@@ -116,6 +130,24 @@ class PostgresDatabase:
             if driver is not None:
                 with suppress(RuntimeError):
                     driver.close()
+
+    def cancel(self) -> None:
+        """Let whoever waits for the server just now fail with :class:`~ecmbatch.errors.Unreachable`."""
+        with self._lock:
+            waits = list(self._waits)
+        for end in waits:
+            with suppress(*DRIVER_ERRORS):
+                end()
+
+    @contextmanager
+    def _cancelled_by(self, end: Callable[[], None]) -> Iterator[None]:
+        with self._lock:
+            self._waits.add(end)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waits.discard(end)
 
     @contextmanager
     def _slot(self) -> Iterator[None]:
@@ -133,7 +165,7 @@ class PostgresDatabase:
     def _connected(self) -> Iterator[Rows]:
         connection = self._connect()
         try:
-            with self._refusals():
+            with self._refusals(), self._cancelled_by(connection.cancel_safe):
                 yield connection
         finally:
             connection.close()
@@ -188,11 +220,11 @@ class PostgresDatabase:
             return adbc_driver_manager.AdbcConnection(self._driver)
 
     @contextmanager
-    def _refusals(self) -> Iterator[None]:
+    def _refusals(self, *, reading: bool = False) -> Iterator[None]:
         try:
             yield
         except DRIVER_ERRORS as error:
-            raise refusal(error, self.place) from error
+            raise refusal(error, self.place, reading=reading) from error
 
 
 class CopiedRows:
@@ -201,10 +233,10 @@ class CopiedRows:
     They end when the server says so; a connection that breaks is an error, never an end.
     """
 
-    def __init__(self, connection: adbc_driver_manager.AdbcConnection, sql: str, place: str) -> None:
+    def __init__(self, statement: adbc_driver_manager.AdbcStatement, sql: str, place: str) -> None:
         self._place = place
         self._ended = False
-        self._statement = adbc_driver_manager.AdbcStatement(connection)
+        self._statement = statement
         try:
             self._statement.set_sql_query(sql)
             handle, _ = self._statement.execute_query()
@@ -222,7 +254,7 @@ class CopiedRows:
                 return
             except adbc_driver_manager.Error as error:
                 self._ended = True
-                raise refusal(error, self._place) from error
+                raise refusal(error, self._place, reading=True) from error
             yield batch
 
     def __enter__(self) -> Self:
@@ -279,8 +311,12 @@ def _execute(connection: adbc_driver_manager.AdbcConnection, sql: str) -> None:
 
 
 def _local_settings() -> str:
-    calls = ", ".join(f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items())
-    return f"SELECT {calls}"
+    calls = [f"set_config('{name}', '{value}', true)" for name, value in _SETTINGS.items()]
+    calls += [
+        f"CASE WHEN current_setting('{name}', true) <> '' THEN set_config('{name}', '{value}', true) END"
+        for name, value in _OF_NEWER_SERVERS.items()
+    ]
+    return f"SELECT {', '.join(calls)}"
 
 
 def _use(snapshot: str) -> str:

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from ecmbatch.connectors.connector import ReadRequest, ResumeKind, Scan
 from ecmbatch.connectors.scan_shares import shares
 from ecmbatch.errors import SourceChanged, SourceError
-from ecmbatch.protocol.partitioning.partitions import ListPartitions
+from ecmbatch.protocol.partitioning.partitions import ListPartitions, keep
 
 VOLATILE = "the query calls a function that gives other values each time"
 
@@ -36,6 +38,13 @@ def order_column(request: ReadRequest) -> str | None:
 def order_of(request: ReadRequest, scan: Scan) -> str | None:
     """Return the column that the rows of *scan* are in the order of, if in any."""
     return None if scan.resume == "none" else order_column(request)
+
+
+def of_scan(batch: pa.RecordBatch, request: ReadRequest, scan: Scan) -> pa.RecordBatch:
+    """Return the rows of *batch* that are in the partitions of *scan*; others are for other scans."""
+    if request.partitioning is None or len(scan.partitions) == request.partitions:
+        return batch
+    return keep(batch, request.partitioning, scan.partitions)
 
 
 def plan_scans(

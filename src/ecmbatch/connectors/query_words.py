@@ -44,11 +44,24 @@ _CHANGING = frozenset(
         "SYSDATETIME",
         "SYSTIMESTAMP",
         "SYS_GUID",
+        "TODAY",
         "TRANSACTION_TIMESTAMP",
+        "UTC_DATE",
+        "UTC_TIME",
         "UTC_TIMESTAMP",
         "UUID",
+        "UUID_SHORT",
     }
 )
+TIME_FUNCTIONS = frozenset({"date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"})
+"""Functions of SQLite that give the time of the query where they are asked for ``'now'``, or for nothing."""
+
+OF_NOW = re.compile(
+    r"\b(?:date|time|datetime|julianday|unixepoch|unix_timestamp)\s*\(\s*\)|\bstrftime\s*\([^,()]*\)",
+    re.IGNORECASE,
+)
+"""Calls that give the time of the query because they are asked for nothing; ``unix_timestamp`` is MySQL's."""
+
 _RENAMED = re.compile(r"(.+):\d+", re.DOTALL)
 
 
@@ -103,9 +116,14 @@ def takes_some_rows(query: str) -> bool:
 def may_change(query: str) -> bool:
     """Return whether *query* seems to call a function that gives other values each time, by its name. Such a name
     stands before a parenthesis, or is one of SQL's own words without."""
-    words = {word.upper() for _, word in _words(query)} & _CHANGING
-    called = {word for word in words if word.startswith(("CURRENT_", "LOCAL", "SYS"))}
-    return bool(called) or any(re.search(rf"\b{word}\s*\(", query, re.IGNORECASE) for word in words)
+    words = {word.upper() for _, word in _words(query)}
+    named = words & _CHANGING
+    if any(word.startswith(("CURRENT_", "LOCAL", "SYS", "UTC_")) for word in named):
+        return True
+    if any(re.search(rf"\b{word}\s*\(", query, re.IGNORECASE) for word in named) or OF_NOW.search(query):
+        return True
+    texts = {found[0].lower() for found in _WORD.finditer(query)}
+    return "'now'" in texts and not TIME_FUNCTIONS.isdisjoint(word.lower() for word in words)
 
 
 def check_names_of_subquery(names: Sequence[str]) -> None:

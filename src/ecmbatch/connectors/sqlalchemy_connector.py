@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +28,18 @@ from ecmbatch.connectors.connector import (
     ReadRequest,
     Scan,
     ScannedBatch,
+    WindowBound,
 )
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
 from ecmbatch.connectors.key_sample import MOST_ROWS, Sampler
-from ecmbatch.connectors.query_scans import VOLATILE, QueryNature, check_unchanged, order_column, plan_scans
+from ecmbatch.connectors.query_scans import (
+    VOLATILE,
+    QueryNature,
+    check_unchanged,
+    of_scan,
+    order_column,
+    plan_scans,
+)
 from ecmbatch.connectors.query_words import (
     check_names_of_subquery,
     may_change,
@@ -41,10 +50,10 @@ from ecmbatch.connectors.row_columns import DeclaredColumns, Misfit, batches_of,
 from ecmbatch.connectors.sqlalchemy_columns import SAMPLE_ROWS, kind_of_values, misfit_hint, reflected_kind
 from ecmbatch.connectors.sqlalchemy_database import Bound, Database, Statement, read_url, shown
 from ecmbatch.connectors.sqlalchemy_order import Order, knows_windows_and_limit, order_of
+from ecmbatch.connectors.window_lag import LAG_WITHOUT_BOUND
 from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import Section, parse_model
 from ecmbatch.protocol.key_values import decode_key, encode_key
-from ecmbatch.protocol.partitioning.partitions import keep
 from ecmbatch.protocol.type_names import parse_type_name, type_name
 
 _ORDER = "_ecm_order"
@@ -121,6 +130,12 @@ class SQLAlchemyConnector(Connector):
             source = self._source(connection, request, scan)
         return shown(self._select(source, self._order(request, source, scan), None))
 
+    def clock(self) -> datetime:
+        return self._database.clock()
+
+    def window_bound(self) -> WindowBound:
+        return WindowBound(at=self.clock(), lag=LAG_WITHOUT_BOUND)
+
     def ping(self) -> None:
         with self._database.connection():
             pass
@@ -137,7 +152,7 @@ class SQLAlchemyConnector(Connector):
             statement = self._select(source, order, after)
             batches = at_most(
                 (
-                    _of_scan(batch, request, scan)
+                    of_scan(batch, request, scan)
                     for batch in self._batches(connection, statement, schema, request.batch_rows)
                 ),
                 request.batch_rows,
@@ -272,13 +287,6 @@ def _behind(order: Order, source: _Source, after: Cursor | None) -> Statement:
         return [f" WHERE {order.expression} IS NOT NULL"]
     kind = source.schema.field(order.key).type if order.by_itself else pa.string()
     return [f" WHERE {order.expression} > ", Bound(decode_key(after["key"], kind)[0].as_py())]
-
-
-def _of_scan(batch: pa.RecordBatch, request: ReadRequest, scan: Scan) -> pa.RecordBatch:
-    """Return the rows of *batch* that are in the scan's partitions; others are for other scans."""
-    if request.partitioning is None or len(scan.partitions) == request.partitions:
-        return batch
-    return keep(batch, request.partitioning, scan.partitions)
 
 
 SQLALCHEMY = ConnectorType(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, quote_plus
 from uuid import UUID
 
 import sqlalchemy as sa
@@ -17,14 +19,25 @@ from ecmbatch.connectors.sqlite_source import bindable
 from ecmbatch.errors import EcmbatchError, PluginError, SourceError, Unreachable
 from ecmbatch.protocol.scalars import Scalar
 
-_READ_ONLY: Mapping[str, str] = {
-    "postgresql": "SET TRANSACTION READ ONLY",
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-    "mariadb": "SET SESSION TRANSACTION READ ONLY",
-    "oracle": "SET TRANSACTION READ ONLY",
-    "sqlite": "PRAGMA query_only = ON",
+# A key that is spelled out may be long, and what is beyond this length would not be looked at by ORDER BY.
+_MYSQL = ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_sort_length = 8388608")
+_FIRST: Mapping[str, Sequence[str]] = {
+    "postgresql": ("SET TRANSACTION READ ONLY",),
+    "mysql": _MYSQL,
+    "mariadb": _MYSQL,
+    "oracle": ("SET TRANSACTION READ ONLY",),
+    "sqlite": ("PRAGMA query_only = ON",),
 }
+"""What every connection begins with, so that it only reads, and reads whole keys."""
 _FOR_THE_NEXT_TRANSACTION = frozenset({"mysql", "mariadb"})
+
+_CLOCKS: Mapping[str, str] = {
+    "postgresql": "SELECT clock_timestamp()",
+    "mysql": "SELECT UTC_TIMESTAMP(6)",
+    "mariadb": "SELECT UTC_TIMESTAMP(6)",
+    "mssql": "SELECT SYSUTCDATETIME()",
+    "oracle": "SELECT SYS_EXTRACT_UTC(SYSTIMESTAMP) FROM DUAL",
+}
 
 _PACKAGES: Mapping[str, str] = {
     "psycopg": "psycopg[binary]",
@@ -73,8 +86,8 @@ class Database:
 
     @property
     def shown(self) -> str:
-        """The URL without its password."""
-        return self._url.render_as_string(hide_password=True)
+        """The URL without its password, and without its parameters: some drivers take passwords there."""
+        return self._url.set(query={}).render_as_string(hide_password=True)
 
     @contextmanager
     def connection(self) -> Iterator[sa.Connection]:
@@ -94,13 +107,23 @@ class Database:
         except DBAPIError as error:
             raise self._not_connected(error) from None
         with connection:
-            read_only = _READ_ONLY.get(self.name)
-            if read_only is not None:
-                with self.reading():
-                    connection.exec_driver_sql(read_only)
-                    if self.name in _FOR_THE_NEXT_TRANSACTION:
-                        connection.commit()
+            with self.reading():
+                for statement in _FIRST.get(self.name, ()):
+                    connection.exec_driver_sql(statement)
+                if self.name in _FOR_THE_NEXT_TRANSACTION:
+                    connection.commit()
             yield connection
+
+    def clock(self) -> datetime:
+        """Return the database's own time, in UTC, where its dialect has one that is known to be; else this
+        machine's. Raises as :meth:`connection` does."""
+        question = _CLOCKS.get(self.name)
+        if question is None:
+            return datetime.now(UTC)
+        with self.connection() as connection, self.reading():
+            at = connection.exec_driver_sql(question).scalar_one()
+        assert isinstance(at, datetime)  # that is what these functions give
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
 
     def quoted(self, identifier: str) -> str:
         """Return *identifier* as the dialect writes it, in quotes where it needs them."""
@@ -200,10 +223,13 @@ class Database:
         )
 
     def _words(self, error: DBAPIError) -> str:
-        """Return the first line of what the driver says, without the password."""
+        """Return the first line of what the driver says, without the URL's secrets, however they are encoded."""
         words = next(iter(str(error.orig).strip().splitlines()), type(error.orig).__name__)
-        password = self._url.password
-        return words.replace(str(password), "***") if password else words
+        spellings = {way(secret) for secret in _secrets(self._url) for way in (str, quote_plus, _quoted)}
+        if not spellings:
+            return words
+        longest_first = sorted(spellings, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, longest_first)), "***", words, flags=re.IGNORECASE)
 
 
 def shown(statement: Statement) -> str:
@@ -226,10 +252,34 @@ def read_url(text: str) -> sa.URL:
         ) from None
     except (SQLAlchemyError, ValueError):
         raise ValueError("must be a URL such as dialect+driver://user:password@host/database") from None
+    if (url.username is not None or url.host) and text.count("@") > (url.username is not None):
+        # What is behind the first one would be taken for the host, and shown.
+        raise ValueError(
+            "must be a URL in which '@' and '/' of user, password and parameters are written %40 and %2F"
+        )
     if dialect.is_async:
         raise ValueError(f"must be of a driver that is not asynchronous, as '{url.drivername}' is")
     return url
 
+
+def _secrets(url: sa.URL) -> Iterator[str]:
+    """Give what is secret in *url*: its password, and what parameters that seem to hold one give."""
+    if url.password:
+        yield str(url.password)
+    for name, values in url.normalized_query.items():
+        for value in values:
+            if _SECRET_NAME.search(name):
+                yield value
+            # ODBC's own settings may be one parameter.
+            yield from (found[1] for found in _SECRET_IN_ODBC.finditer(value))
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+_SECRET_NAME = re.compile("pass|pwd|secret|token|key", re.IGNORECASE)
+_SECRET_IN_ODBC = re.compile(r"\b(?:PWD|PASSWORD)\s*=\s*\{?([^;}]+)", re.IGNORECASE)
 
 _PLACES: Mapping[str, str] = {
     "qmark": "?",

@@ -1,9 +1,8 @@
 """Reading tables and queries from a SQLite file, with the driver of Python's standard library.
 
-The driver makes a Python object of every value, which is what a read costs, and it holds Python's lock while it
-does. So a job partitioned by **hash** is read by one scan, ordered by the key and split locally, and so is any
-query. **Ranges and lists** of a table have a scan each, up to 16, where SQLite finds them by an index; it would
-go through the whole table for each of them otherwise.
+One scan reads everything, ordered by the key and split locally. Several would read several states of a file that
+is written meanwhile, and lose or repeat rows whose key changes; nor would they be faster, for the driver makes a
+Python object of every value under Python's lock. Only ranges that are to be read one at a time have a scan each.
 """
 
 from __future__ import annotations
@@ -27,22 +26,31 @@ from ecmbatch.connectors.connector import (
     ReadRequest,
     Scan,
     ScannedBatch,
+    WindowBound,
 )
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
-from ecmbatch.connectors.query_scans import VOLATILE, QueryNature, check_unchanged, order_column, plan_scans
+from ecmbatch.connectors.query_scans import (
+    VOLATILE,
+    QueryNature,
+    check_unchanged,
+    of_scan,
+    order_column,
+    order_of,
+    plan_scans,
+)
 from ecmbatch.connectors.row_columns import DeclaredColumns, Misfit, batches_of, remembered_kind
 from ecmbatch.connectors.sqlite_columns import misfit_hint, quoted
-from ecmbatch.connectors.sqlite_database import Database, preparing, reading
+from ecmbatch.connectors.sqlite_database import Database, reading
 from ecmbatch.connectors.sqlite_partitions import Place, SQLiteKey, literal
 from ecmbatch.connectors.sqlite_source import SQLiteSource, describe
+from ecmbatch.connectors.window_lag import LAG_WITHOUT_BOUND
 from ecmbatch.errors import SourceError
 from ecmbatch.protocol.document import Section, parse_model
 from ecmbatch.protocol.key_values import encode_key, plain_keys
-from ecmbatch.protocol.partitioning.partitions import HashPartitions, keep
+from ecmbatch.protocol.partitioning.partitions import RangePartitions
 from ecmbatch.protocol.type_names import parse_type_name
 
 _ROW = "_ecm_row"
-_SCANS_OF_TABLE = 16
 
 
 class SQLiteSettings(Section):
@@ -82,7 +90,7 @@ class SQLiteConnector(Connector):
             "columns": source.named_types,
             "by_values": [column.name for column in source.columns if column.by_values],
         }
-        scans = plan_scans(request, nature, self._most_scans(source, request), detail)
+        scans = plan_scans(request, nature, 1, detail)
         return ReadPlan(schema=source.schema, scans=scans, tables=source.tables)
 
     def sample_keys(self, request: ReadRequest, key: str, size: int) -> KeySample:
@@ -105,6 +113,9 @@ class SQLiteConnector(Connector):
         conditions = _conditions(source, request, scan, None, literal)
         return source.select(source.shown, conditions, _order_of(source, request, scan))
 
+    def window_bound(self) -> WindowBound:
+        return WindowBound(at=self.clock(), lag=LAG_WITHOUT_BOUND)
+
     def ping(self) -> None:
         self._database.ping()
 
@@ -126,7 +137,7 @@ class SQLiteConnector(Connector):
             with reading():
                 rows = connection.execute(sql, values)
             batches = (
-                _of_scan(batch, source, request, scan)
+                of_scan(batch, request, scan)
                 for some in _fetched(rows, request.batch_rows)
                 for batch in _fitting(some, source.schema)
             )
@@ -146,20 +157,9 @@ class SQLiteConnector(Connector):
         with self._database.describing() as (connection, reader):
             return describe(connection, reader, request, declared=self._declared, by_values=by_values)
 
-    def _most_scans(self, source: SQLiteSource, request: ReadRequest) -> int:
-        key = source.key(request.key)
-        if isinstance(request.partitioning, HashPartitions | None) or request.table is None:
-            return 1
-        if key is None or not key.exact:
-            return 1
-        by_key = f"EXPLAIN QUERY PLAN SELECT * FROM {source.relation} WHERE {key.expression} > NULL"
-        with self._database.connection() as connection, preparing():
-            steps = connection.execute(by_key).fetchall()
-        return _SCANS_OF_TABLE if any(step[3].startswith("SEARCH") for step in steps) else 1
-
 
 def _order_of(source: SQLiteSource, request: ReadRequest, scan: Scan) -> SQLiteKey | None:
-    return None if scan.resume == "none" else source.key(order_column(request))
+    return source.key(order_of(request, scan))
 
 
 def _conditions(
@@ -167,27 +167,14 @@ def _conditions(
 ) -> list[str]:
     """Return the predicates of the scan's partitions, if SQLite can tell them, and of what is behind *after*."""
     conditions = []
-    key = source.key(request.key)
-    if request.partitioning is not None and not _reads_all(request, scan) and key is not None and key.exact:
-        conditions += key.of(request.partitioning, scan.partitions, place)
+    key, ranges = source.key(request.key), request.partitioning
+    # Nothing but ranges is read by several scans; of one that reads all they are no conditions.
+    if isinstance(ranges, RangePartitions) and key is not None and key.exact:
+        conditions += key.of_ranges(ranges, scan.partitions, place)
     order = _order_of(source, request, scan)
     if order is not None and after is not None:
         conditions.append(order.after(after["key"], place))
     return conditions
-
-
-def _of_scan(batch: pa.RecordBatch, source: SQLiteSource, request: ReadRequest, scan: Scan) -> pa.RecordBatch:
-    """Return the rows of *batch* that are in the scan's partitions, where SQLite could not tell."""
-    if request.partitioning is None or _reads_all(request, scan):
-        return batch
-    key = source.key(request.key)
-    if key is not None and key.exact:
-        return batch
-    return keep(batch, request.partitioning, scan.partitions)
-
-
-def _reads_all(request: ReadRequest, scan: Scan) -> bool:
-    return len(scan.partitions) == request.partitions
 
 
 def _fetched(rows: sqlite3.Cursor, count: int) -> Iterator[list[tuple[Any, ...]]]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from ecmbatch.connectors.sqlite_columns import SQLiteColumn, quoted
 from ecmbatch.protocol.key_values import decode_key, plain_keys
-from ecmbatch.protocol.partitioning.partitions import ListPartitions, Partitions, RangePartitions
+from ecmbatch.protocol.partitioning.partitions import RangePartitions
 
 _NUMBERS = ("INTEGER", "REAL", "NUMERIC")
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
@@ -35,14 +35,9 @@ class SQLiteKey:
         """Return the predicate for what is behind the key with the JSON form *key*; NULL is the first."""
         return f"{quoted(self.name)} IS NOT NULL" if key is None else self._compared(">", key, place)
 
-    def of(self, partitioning: Partitions, partitions: Sequence[int], place: Place) -> list[str]:
-        """Return the predicates of neighbouring ranges, or of some groups of a list."""
-        if isinstance(partitioning, RangePartitions):
-            return self._of_ranges(partitioning, partitions[0], partitions[-1], place)
-        assert isinstance(partitioning, ListPartitions)  # hashes are read by one scan
-        return [self._of_lists(partitioning, partitions, place)]
-
-    def _of_ranges(self, ranges: RangePartitions, first: int, last: int, place: Place) -> list[str]:
+    def of_ranges(self, ranges: RangePartitions, partitions: Sequence[int], place: Place) -> list[str]:
+        """Return the predicates of neighbouring ranges."""
+        first, last = partitions[0], partitions[-1]
         conditions = []
         if first > 0:
             conditions.append(self._compared(">=", ranges.bounds[first - 1], place))
@@ -51,21 +46,9 @@ class SQLiteKey:
             conditions.append(below if first > 0 else f"({below} OR {quoted(self.name)} IS NULL)")
         return conditions
 
-    def _of_lists(self, lists: ListPartitions, partitions: Sequence[int], place: Place) -> str:
-        groups = [lists.groups[number] for number in partitions if number < len(lists.groups)]
-        wanted = [value for group in groups for value in group]
-        conditions = [f"{self.expression} IN ({self._places(wanted, place)})"] if wanted else []
-        if lists.rest in partitions:
-            everything = [value for group in lists.groups for value in group]
-            conditions.append(f"{quoted(self.name)} IS NULL")
-            conditions.append(f"{self.expression} NOT IN ({self._places(everything, place)})")
-        return f"({' OR '.join(conditions)})"
-
     def _compared(self, operator: str, key: Any, place: Place) -> str:
-        return f"{self.expression} {operator} {self._places([key], place)}"
-
-    def _places(self, keys: Sequence[Any], place: Place) -> str:
-        return ", ".join(place(_stored(plain_keys(decode_key(key, self.kind))[0])) for key in keys)
+        value = plain_keys(decode_key(key, self.kind))[0]
+        return f"{self.expression} {operator} {place(_stored(value))}"
 
 
 def sqlite_key(column: SQLiteColumn, *, utf8: bool) -> SQLiteKey | None:

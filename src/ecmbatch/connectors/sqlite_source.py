@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,13 @@ import pyarrow as pa
 
 from ecmbatch.connectors.columns import RESERVED_PREFIX
 from ecmbatch.connectors.connector import ReadRequest
-from ecmbatch.connectors.query_words import check_names_of_subquery, query_parts, takes_some_rows
+from ecmbatch.connectors.query_words import (
+    OF_NOW,
+    TIME_FUNCTIONS,
+    check_names_of_subquery,
+    query_parts,
+    takes_some_rows,
+)
 from ecmbatch.connectors.sqlite_columns import (
     SQLiteColumn,
     affinity_of,
@@ -32,7 +37,6 @@ from ecmbatch.protocol.query import bind
 from ecmbatch.protocol.scalars import Scalar
 from ecmbatch.protocol.type_names import type_name
 
-_TIME_FUNCTIONS = frozenset({"date", "time", "datetime", "julianday", "unixepoch", "strftime", "timediff"})
 _VOLATILE = frozenset(
     {
         "random",
@@ -44,9 +48,6 @@ _VOLATILE = frozenset(
         "current_time",
         "current_timestamp",
     }
-)
-_OF_NOW = re.compile(
-    r"\b(?:date|time|datetime|julianday|unixepoch)\s*\(\s*\)|\bstrftime\s*\([^,()]*\)", re.IGNORECASE
 )
 
 
@@ -247,8 +248,8 @@ def _is_volatile(
     """Tell whether the query, or a view that it reads, calls what gives other values each time."""
     if functions & _VOLATILE:
         return True
-    if not functions & _TIME_FUNCTIONS:
+    if not functions & TIME_FUNCTIONS:
         return False
     constants = {str(step[5]).lower() for step in steps if step[1] == "String8"}
     constants |= {value.lower() for value in values if isinstance(value, str)}
-    return "now" in constants or any(_OF_NOW.search(text) for text in texts)
+    return "now" in constants or any(OF_NOW.search(text) for text in texts)

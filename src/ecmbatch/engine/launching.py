@@ -63,7 +63,7 @@ def launch(
     def choose(latest: RunRecord | None, new: NewRun) -> LaunchDecision:
         decision = decide(latest, new, options)
         if latest is not None and decision.launch is Launch.CONTINUE:
-            refuse_other_stage(latest, resources.stage)
+            refuse_other_stage(latest, resources)
         return decision
 
     while True:

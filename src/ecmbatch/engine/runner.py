@@ -21,6 +21,7 @@ from datetime import timedelta
 from ecmbatch.connectors.connector import Scan
 from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.alerts import deliver_alerts
+from ecmbatch.engine.cancelling import CancelledWhenStopped
 from ecmbatch.engine.executors.executor import Executor
 from ecmbatch.engine.executors.processes import Processes
 from ecmbatch.engine.executors.threads import Threads
@@ -187,7 +188,11 @@ class _Attempt:
             raise failure from error
 
     def _story(self, *, accept_change: bool) -> RunRecord:
-        with self._profile.timed("plan"):
+        connector = self._resources.source(self._job.source.named)
+        with (
+            self._profile.timed("plan"),
+            CancelledWhenStopped(self._stop, connector, look=self._check_deadline),
+        ):
             plan = self._plan(accept_change=accept_change)
             marker = self._published_before(plan)
         if marker is None:
@@ -268,9 +273,14 @@ class _Attempt:
 
     def _check_stage(self) -> None:
         """What a run has lost of its stage is better told before the rest is read."""
-        if self._fence.attempt > 1:
-            chunks = self._ledger.progress.chunks(self._run.run_id)
-            self._resources.stage.check_present(self._run.run_id, manifest_of(chunks))
+        if self._fence.attempt == 1:
+            return
+        chunks = self._ledger.progress.chunks(self._run.run_id)
+        self._resources.stage.check_present(self._run.run_id, manifest_of(chunks))
+        here = stage_here(self._resources.stage)
+        if self._run.stage is not None and self._run.stage["id"] != here["id"] and not chunks:
+            # The folder was made anew before anything was staged in it.
+            self._ledger.runs.amend_stage(self._fence, here)
 
     def _read(self, plan: RunPlan) -> None:
         """Execute the scans that are not complete, as many at a time as workers and connector allow."""
@@ -339,6 +349,9 @@ class _Attempt:
             raise
         except (KeyboardInterrupt, SystemExit):
             self._stop.set(RunStopped("interrupted"))
+            raise
+        except Exception as error:
+            self._stop.set(RunFailed(f"the driver failed with an unexpected {type(error).__name__}"))
             raise
         finally:
             executor.close()

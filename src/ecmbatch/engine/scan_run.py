@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from ecmbatch.connectors.connector import Connector, Cursor, Scan, ScannedBatch
 from ecmbatch.crash_points import crash_point
+from ecmbatch.engine.cancelling import CancelledWhenStopped
 from ecmbatch.engine.plan import RunPlan, TablesRead
 from ecmbatch.engine.profile import Profile, Work
 from ecmbatch.engine.resources import Resources
@@ -108,7 +109,10 @@ def run_scan(
     stage.drop_leftovers(spec.fence.run_id, scan.number, claim.token, keep=sealed)
     connector = resources.source(spec.plan.source)
     parts = _Parts(spec, claim, chain, profile)
-    with _ChunkLine(spec, claim, ledger, stage, stop, profile) as line:
+    with (
+        CancelledWhenStopped(stop, connector),
+        _ChunkLine(spec, claim, ledger, stage, stop, profile) as line,
+    ):
         cursor = _read_all(spec, scan, claim, connector, parts, line, stop, profile)
         # Before the scan counts as complete: nobody would look at it again.
         check_tables(spec.plan, spec.tables, resources)

@@ -34,18 +34,26 @@ def stage_here(stage: Stage) -> dict[str, str]:
     return {"id": stage.identity(), "host": Owner.this_process().host, "path": str(stage.root)}
 
 
-def refuse_other_stage(run: RunRecord, stage: Stage) -> None:
+def refuse_other_stage(run: RunRecord, resources: Resources) -> None:
     """Refuse to go on with a run whose rows are in a folder that this host does not have as its stage.
 
-    A folder that was made anew where the run's was is let through: that its files are gone is told when they
-    are looked for. Raises :class:`~ecmbatch.errors.StageElsewhere`.
+    A folder that was made anew where the run's was is let through as long as nothing had been staged in it.
+    Raises :class:`~ecmbatch.errors.StageElsewhere`.
     """
-    there = run.stage
+    there, stage = run.stage, resources.stage
     if there is None or there["id"] == stage.known_identity():
         return
     here = Owner.this_process().host
     if (there["host"], there["path"]) == (here, str(stage.root)):
-        return
+        if not resources.ledger.progress.chunks(run.run_id):
+            return
+        # Two hosts may have one name: containers of one image, or what a cloud calls localhost.
+        raise StageElsewhere(
+            f"the rows of run {run.run_id} are not in {there['path']} on {here} any more: the folder was deleted "
+            "or is another one, or this is another host of the same name",
+            hint=f"bring back the folder that the run began with, or start anew: "
+            f"ecmbatch run {run.job_id} --fresh",
+        )
     raise StageElsewhere(
         f"the rows of run {run.run_id} are staged in {there['path']} on {there['host']}, which is not the folder "
         f"{stage.root} on {here}",

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ecmbatch.engine.references import empty_tables
-from ecmbatch.errors import SourceChanged
+from ecmbatch.errors import DefinitionChanged, SourceChanged
 from ecmbatch.processors.chain import BoundChain, Chain, Step
 
 if TYPE_CHECKING:
@@ -40,6 +40,23 @@ def bound_chain(plan: RunPlan, resources: Resources, facts: RunFacts, tables: Ta
             hint=f"start anew with: ecmbatch run {facts.job_id} --fresh",
         )
     return chain
+
+
+def check_versions(plan: RunPlan, resources: Resources, facts: RunFacts) -> None:
+    """Refuse processors of other versions than the plan's: who imports them later may find other ones.
+
+    Raises :class:`~ecmbatch.errors.DefinitionChanged` with the name of the processor.
+    """
+    if plan.transform:
+        resources.load_processors()
+    for planned in plan.transform:
+        if resources.plugins.processors.get(planned.name).version != planned.version:
+            raise DefinitionChanged(
+                f"processor {planned.name!r} was changed while run {facts.run_id} was under way",
+                hint=f"put it back and go on with: ecmbatch resume {facts.run_id}; or start anew with: "
+                f"ecmbatch run {facts.job_id} --fresh; or let it process the rest: "
+                f"ecmbatch resume {facts.run_id} --accept-definition-change",
+            )
 
 
 def _chain(

@@ -76,7 +76,8 @@ class Runs(RunQueries):
         """Claim an existing run for a new attempt.
 
         *permit* may raise, once it is known that the run could be claimed and before anything is changed.
-        *ended* is an attempt of the caller's own that is over, although the ledger may not have heard of it.
+        *ended* is an attempt of the caller's own that is over, although the ledger may not have heard of it. So is
+        the next one if it is *owner*'s: it was claimed by an earlier call whose acknowledgement was lost.
 
         Raises ``UsageError`` (no such run), ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
         """
@@ -84,7 +85,9 @@ class Runs(RunQueries):
             with self._database.write() as connection:
                 now = self._database.now(connection)
                 run = run_of(connection, run_id)
-                self._refuse_if_live(connection, run.job_id, run.lane, now, ended=ended)
+                attempt = active_attempt(connection, _in_lane(run.job_id, run.lane))
+                if ended is None or attempt is None or not _is_over(attempt, ended, owner):
+                    _refuse_live(attempt, run.job_id, now)
                 if run.status is RunStatus.SUCCESS:
                     raise RunAlreadyComplete(f"run {run_id} succeeded; there is nothing to resume")
                 if not may_follow(run.status, RunStatus.IN_PROGRESS):
@@ -194,6 +197,14 @@ class Runs(RunQueries):
                 update(tables.runs)
                 .where(tables.runs.c.run_id == fence.run_id)
                 .values(plan=dict(plan), digest=digest, definition=dict(definition))
+            )
+
+    def amend_stage(self, fence: Fence, stage: Document) -> None:
+        """Remember another stage for a run that has nothing staged."""
+        with self._database.write() as connection:
+            check_fence(connection, fence)
+            connection.execute(
+                update(tables.runs).where(tables.runs.c.run_id == fence.run_id).values(stage=dict(stage))
             )
 
     # -- being alive -------------------------------------------------------------------------------
@@ -370,17 +381,11 @@ class Runs(RunQueries):
         now: datetime,
         *,
         run_id: str | None = None,
-        ended: Fence | None = None,
     ) -> None:
         attempt = active_attempt(
             connection, _in_lane(job_id, lane) if run_id is None else tables.attempts.c.run_id == run_id
         )
-        if attempt is not None and _fence_of(attempt) != ended and is_live(attempt, now):
-            raise RunAlreadyActive(
-                f"{job_id} is already running: run {attempt.run_id}, attempt {attempt.attempt}, "
-                f"by {attempt.owner} (its lease holds until {rfc3339(attempt.lease_expires_at)})",
-                hint=f"wait for it, or stop it with: ecmbatch stop {attempt.run_id}",
-            )
+        _refuse_live(attempt, job_id, now)
 
     def _end_lost_attempt(self, connection: Connection, attempt: AttemptRecord | None, now: datetime) -> None:
         """Close the attempt of a worker that is gone, so that its run and its lane can be claimed."""
@@ -448,6 +453,21 @@ def check_fence(connection: Connection, fence: Fence) -> RunStatus:
     if status is None:
         raise _fenced(fence)
     return RunStatus(status)
+
+
+def _refuse_live(attempt: AttemptRecord | None, job_id: str, now: datetime) -> None:
+    if attempt is not None and is_live(attempt, now):
+        raise RunAlreadyActive(
+            f"{job_id} is already running: run {attempt.run_id}, attempt {attempt.attempt}, "
+            f"by {attempt.owner} (its lease holds until {rfc3339(attempt.lease_expires_at)})",
+            hint=f"wait for it, or stop it with: ecmbatch stop {attempt.run_id}",
+        )
+
+
+def _is_over(attempt: AttemptRecord, ended: Fence, owner: Owner) -> bool:
+    """Tell whether *owner*, whose attempt *ended* is over, executes *attempt* no more either."""
+    follows = (attempt.run_id, attempt.attempt) == (ended.run_id, ended.attempt + 1)
+    return _fence_of(attempt) == ended or (follows and attempt.owner == owner)
 
 
 def _skipped_key(run_key: str, run_id: str) -> str:

@@ -13,8 +13,8 @@ from typing import Protocol
 class Executor(Protocol):
     """Executes scans of one attempt, ``slots`` of them at a time.
 
-    It is made with the attempt's :class:`~ecmbatch.engine.scan_run.AttemptSpec` and its
-    :class:`~ecmbatch.engine.stopping.StopSignal`, which reaches the scans wherever they are executed.
+    What a scan does, and the attempt's :class:`~ecmbatch.engine.stopping.StopSignal`, it is given when it is
+    made; the signal reaches the scans wherever they are executed.
     """
 
     slots: int

@@ -3,7 +3,7 @@
 ======================  =================================================================================
 to the worker           means
 ======================  =================================================================================
-``{"setup": …}``        the first line: where the project file is, what all scans of the attempt share
+``{"setup": …}``        the first line: the project file, what all scans of the attempt share
 ``{"scan": 3}``         execute this scan; the next one comes when it has ended
 ``{"stop": error}``     checkpoint and stop, because of this error
 ``{"end": true}``       end when there is no scan left to execute

@@ -29,7 +29,7 @@ class Processes:
         assert project.file is not None  # others are refused before a run begins
         self.slots = slots
         self._setup: Message = {
-            "project_file": str(project.file),
+            "project_file": {"path": str(project.file), "digest": project.digest},
             "attempt": attempt.document(),
             "path": sys.path,
             "log_level": logging.getLogger("ecmbatch").getEffectiveLevel(),

@@ -149,17 +149,27 @@ class _Worker:
         from pathlib import Path
 
         from ecmbatch.engine.resources import Resources
+        from ecmbatch.errors import ConflictError
         from ecmbatch.project_file import load_project_file
 
-        return Resources(load_project_file(Path(self._setup["project_file"]), os.environ))
+        of_driver = self._setup["project_file"]
+        file = load_project_file(Path(of_driver["path"]), os.environ)
+        if file.digest != of_driver["digest"]:
+            run_id = self._attempt.facts.run_id
+            raise ConflictError(
+                f"the project file {file.file} was changed while run {run_id} was under way",
+                hint=f"go on with what it says now: ecmbatch resume {run_id}",
+            )
+        return Resources(file)
 
     @cached_property
     def _chain(self) -> BoundChain:
         """The processors, built once for all scans, with the tables that they look things up in."""
         from ecmbatch.engine.references import staged_tables
-        from ecmbatch.engine.transform import bound_chain
+        from ecmbatch.engine.transform import bound_chain, check_versions
 
         plan, facts = self._attempt.plan, self._attempt.facts
+        check_versions(plan, self._resources, facts)
         tables = staged_tables(facts.run_id, plan, self._resources)
         return bound_chain(plan, self._resources, facts, tables)
 

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -32,6 +33,9 @@ log = logging.getLogger("ecmbatch")
 COMMAND = ("-P", "-m", "ecmbatch.engine.executors.worker")
 """What a fresh interpreter is started with; ``-P`` keeps files of the current folder from posing as modules."""
 
+SECONDS_TO_STOP = 30
+"""How long after the stop signal a scan may take to end with a checkpoint, before its process is killed."""
+
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 10
 _STANDARD_ERROR = 2
@@ -40,6 +44,9 @@ _READ_AT_ONCE = 65_536
 
 class WorkerProcess:
     """A process that executes scans, one at a time. Its thread here hands on the stop signal, and its answers.
+
+    A scan that does not heed the signal, because its code hangs, ends with the process; like every other one it
+    has then ended because of what the signal says.
 
     Raises ``OSError`` where no process can be started. It must be started by the thread that drives the
     attempt: Linux ends it when that thread is gone.
@@ -60,7 +67,9 @@ class WorkerProcess:
         self._lock = threading.Lock()
         self._future: Future[None] | None = None
         self._gone = False
-        self._told_to_stop = False
+        self._patience_ends: float | None = None
+        """When a scan must have heeded the stop signal, by the monotonic clock, once it was handed on."""
+        self._hung = False
         self._process, requests, self._replies = _start(environment)
         self._requests = Outbox(requests)
         self._listener = threading.Thread(
@@ -109,6 +118,7 @@ class WorkerProcess:
             selector.register(self._replies, selectors.EVENT_READ)
             while True:
                 self._hand_on_stop()
+                self._kill_if_hung()
                 if selector.select(_SECONDS_BETWEEN_LOOKS):
                     read = os.read(self._replies, _READ_AT_ONCE)
                     if not read:
@@ -120,9 +130,22 @@ class WorkerProcess:
                     return
 
     def _hand_on_stop(self) -> None:
-        if self._stop.is_set() and not self._told_to_stop:
-            self._told_to_stop = True
+        if self._stop.is_set() and self._patience_ends is None:
+            self._patience_ends = time.monotonic() + SECONDS_TO_STOP
             self._requests.send({"stop": encode_error(self._stop.reason, self._redact)})
+
+    def _kill_if_hung(self) -> None:
+        if self._hung or self._patience_ends is None or time.monotonic() < self._patience_ends:
+            return
+        with self._lock:
+            self._hung = self._future is not None
+        if self._hung:
+            log.warning(
+                "worker process %d did not stop within %g s; it is killed, what is checkpointed is kept",
+                self._process.pid,
+                SECONDS_TO_STOP,
+            )
+            self.kill()
 
     def _take(self, message: dict[str, Any]) -> None:
         match message:
@@ -152,7 +175,7 @@ class WorkerProcess:
         os.close(self._replies)
         with self._lock:
             self._gone = True
-        self._resolve(_death(self._process.pid, status))
+        self._resolve(self._stop.reason if self._hung else _death(self._process.pid, status))
 
     def _resolve(self, error: Exception | None) -> None:
         # It is idle before anybody hears of it: the next scan may be given to it at once.
