@@ -20,6 +20,8 @@ from harness import (
     write_job,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS = customers(120)
 
 

@@ -28,6 +28,8 @@ from harness import (
     write_job,
 )
 
+pytestmark = pytest.mark.slow
+
 ROWS = customers(120)
 NAMES = ROWS.column("id").to_pylist()
 LOAD = {
@@ -97,7 +99,7 @@ def store(folder: Path) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("mode", ["replace", "upsert", "append"])
 def test_a_table_of_the_store_becomes_another_table(folder: Path, mode: str, partitions: int) -> None:
     finished = run(folder, transformation(mode=mode, table="doubled", partitions=partitions))
@@ -106,7 +108,7 @@ def test_a_table_of_the_store_becomes_another_table(folder: Path, mode: str, par
     assert stored(folder) == amounts()
 
 
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_a_table_is_replaced_by_what_is_made_of_it_once_per_run(
     folder: Path, mode: str, partitions: int
@@ -142,7 +144,6 @@ PASSED = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("partitions", [1, 4])
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 @pytest.mark.parametrize("point", PASSED)
@@ -164,7 +165,6 @@ def test_a_transformation_of_its_own_table_is_applied_once_wherever_it_is_killed
     assert latest(folder)["rows"]["read"] == 120
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 @pytest.mark.parametrize("point", ["checkpoint.after", "publish.before_commit", "publish.after_commit"])
 def test_a_transformation_that_is_killed_is_applied_once(folder: Path, point: CrashPoint, mode: str) -> None:
@@ -179,7 +179,6 @@ def latest(folder: Path) -> Any:
     return run_documents(folder)[0]
 
 
-@pytest.mark.slow
 def test_a_table_that_changed_between_two_attempts_is_not_read_on(folder: Path) -> None:
     job = transformation(table="doubled", partitions=4)
     assert was_killed(run(folder, job, crash="checkpoint.after"))
@@ -194,7 +193,6 @@ def test_a_table_that_changed_between_two_attempts_is_not_read_on(folder: Path) 
     assert stored(folder, "doubled") == sorted([*amounts(2), *amounts(2)], key=repr)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("attempt", [1, 2])
 def test_a_table_that_changes_just_before_it_is_read_is_noticed_after_it_was_read(
     folder: Path, attempt: int
@@ -220,7 +218,6 @@ def test_a_table_that_changes_just_before_it_is_read_is_noticed_after_it_was_rea
     assert run(folder, job).document["error"]["code"] == "source_changed"
 
 
-@pytest.mark.slow
 def test_other_tables_may_change_between_two_attempts(folder: Path) -> None:
     job = transformation(table="doubled", partitions=4)
     assert was_killed(run(folder, job, crash="checkpoint.after"))
@@ -230,7 +227,6 @@ def test_other_tables_may_change_between_two_attempts(folder: Path) -> None:
     assert stored(folder, "doubled") == amounts(2)
 
 
-@pytest.mark.slow
 def test_rows_that_were_all_read_before_may_be_published_after_the_table_changed(folder: Path) -> None:
     job = transformation(table="doubled", partitions=4)
     assert was_killed(run(folder, job, crash="publish.before"))
@@ -239,7 +235,6 @@ def test_rows_that_were_all_read_before_may_be_published_after_the_table_changed
     assert stored(folder, "doubled") == amounts(2)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["replace", "upsert"])
 def test_a_run_whose_own_table_moved_on_since_it_read_it_publishes_nothing(folder: Path, mode: str) -> None:
     job = transformation(mode=mode)
@@ -369,7 +364,6 @@ def test_a_table_without_rows_replaces_nothing_by_accident(folder: Path) -> None
     assert refused.exit_code == 0 and stored(folder) == []
 
 
-@pytest.mark.slow
 def test_a_transformation_of_the_rows_of_a_window_goes_on_where_the_last_one_ended(folder: Path) -> None:
     changed = (
         "SELECT id, amount * 2 AS amount, updated_at FROM customers "
@@ -392,7 +386,6 @@ def test_a_transformation_of_the_rows_of_a_window_goes_on_where_the_last_one_end
     assert again.document["parameters"]["window_start"] == "1970-01-01T00:00:00Z"
 
 
-@pytest.mark.slow
 def test_two_streams_of_one_transformation_do_not_undo_each_other(folder: Path) -> None:
     one_half = (
         "SELECT id, name, CASE WHEN id >= :first AND id < :end THEN amount * 2 ELSE amount END AS amount "

@@ -16,6 +16,8 @@ from ecmbatch.crash_points import CrashPoint, set_hook
 from ecmbatch.testing.clock import ManualClock
 from harness import command, start, was_killed
 
+pytestmark = pytest.mark.slow
+
 Ecmbatch = Callable[..., Any]
 
 FAILING = {"rules": [{"type": "row_count", "min": 11}], "on_failure": "abort"}
@@ -263,7 +265,6 @@ def test_history_is_kept_as_long_as_the_project_says(project: Any, ecmbatch: Ecm
             assert [each.outcome for each in loaded.gc().removals] == outcomes
 
 
-@pytest.mark.slow
 def test_runs_whose_history_is_gone_still_answer(project: Any, ecmbatch: Ecmbatch, at_once: None) -> None:
     project.job(
         checkpoint={"every_rows": 3}, source={"connector": "warehouse", "table": "people", "order_by": "id"}
@@ -285,7 +286,6 @@ def test_runs_whose_history_is_gone_still_answer(project: Any, ecmbatch: Ecmbatc
     assert ecmbatch("abandon", run_id).exit_code == 6
 
 
-@pytest.mark.slow
 def test_what_later_runs_build_on_is_never_removed(project: Any, ecmbatch: Ecmbatch, at_once: None) -> None:
     query = "SELECT * FROM people WHERE id >= :least AND :since IS NOT NULL"
     project.job(
@@ -312,7 +312,6 @@ def plan(ecmbatch: Ecmbatch) -> Mapping[str, Any]:
     return document
 
 
-@pytest.mark.slow
 def test_what_was_told_is_not_told_again(project: Any, ecmbatch: Ecmbatch, at_once: None) -> None:
     with (project.path / "ecmbatch.toml").open("a") as file:
         file.write('[alerts.ops]\ntype = "log"\n')
@@ -345,7 +344,6 @@ def all_is_tidy(project: Any, ecmbatch: Ecmbatch) -> None:
     assert ecmbatch("run", "people").exit_code == 0
 
 
-@pytest.mark.slow
 def test_several_at_once_do_the_same_once(project: Any, ecmbatch: Ecmbatch, at_once: None) -> None:
     many(project, ecmbatch)
     children = [start(project.path, "gc", "--json") for _ in range(2)]
@@ -353,7 +351,6 @@ def test_several_at_once_do_the_same_once(project: Any, ecmbatch: Ecmbatch, at_o
     all_is_tidy(project, ecmbatch)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("point", "occurrence"),
     [

@@ -3,11 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 
 from duckdb_tables import read_table
 from ecmbatch.stores.duckdb import DUCKDB
 from ecmbatch.stores.store import Store
 from ecmbatch.testing.store_contract import StoreContract
+
+pytestmark = pytest.mark.slow
 
 
 class TestDuckDBStoreKeepsTheContract(StoreContract):
