@@ -64,5 +64,5 @@ def test_of_many_who_resume_a_run_exactly_one_does(project: Path) -> None:
 @pytest.mark.slow
 def test_of_many_who_load_an_interval_exactly_one_does(project: Path) -> None:
     """An interval is loaded once, so that a racer who comes after the winner's end starts nothing either."""
-    interval = ("--window-start", "2025-01-01", "--window-end", "2025-01-02")
+    interval = ("--window-start", "2025-01-01T00:00:00Z", "--window-end", "2025-01-02T00:00:00Z")
     check_one_winner(race(project, "run", "job.json", *interval), project)
