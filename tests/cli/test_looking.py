@@ -53,7 +53,7 @@ def test_validate_answers_one_job_with_its_findings_and_several_with_a_list(
 ) -> None:
     one = ecmbatch("validate", "people", "--json")
     assert one.exit_code == 0
-    assert one.document == {"job": "people", "valid": True, "problems": [], "warnings": []}
+    assert one.document == {"job": "people", "valid": True, "problems": [], "warnings": [], "schedule": None}
 
     project.job(job_id="wrong", sink={"store": "nowhere", "mode": "append"})
     several = ecmbatch("validate", "people", "wrong", "absent", "--json")

@@ -70,7 +70,11 @@ FULL: dict[str, Any] = {
     "checkpoint": {"every_rows": 5000, "every_seconds": 1.5, "resume": "partition"},
     "validation": {"rules": [{"type": "row_count", "min": 1}], "on_failure": "abort"},
     "schedule": [{"cron": "0 2 * * MON-FRI", "timezone": "Europe/Berlin"}, {"every": "15 minutes"}, "@daily"],
-    "dependencies": [{"job": "reference-data-sync", "window": "24 hours", "optional": True}],
+    "dependencies": [
+        {"job": "reference-data-sync", "window": "24 hours", "optional": True},
+        {"any": [{"job": "customers-eu"}, {"all": [{"job": "customers-us"}, {"job": "customers-asia"}]}]},
+    ],
+    "dependency_timeout": "6 hours",
     "parameters": {"r": '${param.region | default("EU")}'},
     "retry": {"max_attempts": 3, "base_delay": "5 s"},
     "timeout": "2 hours",
@@ -111,7 +115,7 @@ def test_the_protocols_job_loads_as_it_stands() -> None:
     assert job.partitioning == HashPartitioning(strategy="hash", key="customer_id", partitions=16)
     assert job.schedule == (CronSchedule(cron="0 2 * * *"),)
     assert job.parameters == {"last_sync": "${previous_job.end_time}"}
-    assert [(one.job, one.window, one.status) for one in job.dependencies] == [
+    assert [(one.job, one.window, one.status) for one in job.upstream_dependencies] == [
         ("reference-data-sync", timedelta(hours=24), None),
         ("customer-extract", None, "success"),
     ]

@@ -13,7 +13,7 @@ from datetime import timedelta
 from fractions import Fraction
 from typing import Annotated, Any
 
-from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+from pydantic import AfterValidator, PlainSerializer, PlainValidator, WithJsonSchema
 
 _MICROSECONDS: Mapping[str, int] = {
     "week": 604_800_000_000,
@@ -159,3 +159,13 @@ Duration = Annotated[
     WithJsonSchema({"type": "string", "maxLength": _MAX_TEXT, "description": f"Elapsed time, {_EXAMPLES}."}),
 ]
 """A duration in a document's model; written back in the one form of :func:`format_duration`."""
+
+
+def _positive(duration: timedelta) -> timedelta:
+    if not duration:
+        raise ValueError("must be longer than nothing")
+    return duration
+
+
+Period = Annotated[Duration, AfterValidator(_positive)]
+"""A duration that is longer than nothing."""

@@ -16,11 +16,12 @@ from datetime import timedelta
 from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, WithJsonSchema, model_validator
 
 from ecmbatch.errors import InvalidDocument, Problem
 from ecmbatch.protocol import parameters as expressions
 from ecmbatch.protocol import query as sql
+from ecmbatch.protocol.dependency_declaration import Dependency, DependencyRule, leaves
 from ecmbatch.protocol.document import (
     MAX_PROBLEMS,
     Many,
@@ -36,7 +37,7 @@ from ecmbatch.protocol.document import (
     under,
     without_free_keys,
 )
-from ecmbatch.protocol.duration import Duration
+from ecmbatch.protocol.duration import Duration, Period
 from ecmbatch.protocol.job_refusals import is_only_a_checkpoint, object_at, refusals
 from ecmbatch.protocol.names import (
     ColumnName,
@@ -47,7 +48,7 @@ from ecmbatch.protocol.names import (
     TargetTable,
 )
 from ecmbatch.protocol.partitioning.declaration import Partitioning
-from ecmbatch.protocol.schedule import RunOutcome, Schedule
+from ecmbatch.protocol.schedule import Schedules, policy_of
 from ecmbatch.protocol.validation.rules import Validation
 
 JobType = Literal["full_extraction", "incremental_extraction", "full_sync", "transformation"]
@@ -55,15 +56,6 @@ Mode = Literal["append", "upsert", "replace"]
 
 _WINDOWED = "updated_at >= :window_start AND updated_at < :window_end"
 _Text = Annotated[str, Field(min_length=1, max_length=1_000)]
-
-
-def _positive(duration: timedelta) -> timedelta:
-    if not duration:
-        raise ValueError("must be longer than nothing")
-    return duration
-
-
-_Period = Annotated[Duration, AfterValidator(_positive)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,22 +176,6 @@ class CheckpointPolicy(Section):
     )
 
 
-class Dependency(Section):
-    """Another job that must have run. With neither ``window`` nor ``status``, success is asked for."""
-
-    job: JobId
-    window: _Period | None = Field(
-        default=None, description="A successful run covers data later than this long before."
-    )
-    status: RunOutcome | None = Field(default=None, description="How the newest run ended.")
-    optional: bool = Field(default=False, description="Met while the other job has never run.")
-
-    @property
-    def required_status(self) -> RunOutcome | None:
-        """How the newest run must have ended; ``None`` if only the window counts."""
-        return "success" if self.status is None and self.window is None else self.status
-
-
 class Retry(Section):
     """Automatic further attempts after errors that may pass; each continues from the checkpoints."""
 
@@ -248,17 +224,23 @@ class JobDefinition(Section):
     partitioning: Partitioning | None = Field(default=None, description="Without it there is one partition.")
     checkpoint: CheckpointPolicy = CheckpointPolicy()
     validation: Validation | None = None
-    schedule: OneOrMany[Schedule] = Field(
+    schedule: Schedules = Field(
         default=(), max_length=100, description="A cron expression in UTC, an object, or a list of them."
     )
-    dependencies: Many[Dependency] = ()
+    dependencies: Many[DependencyRule] = Field(
+        default=(), description="Other jobs that must have run; without a schedule they also start the job."
+    )
+    dependency_timeout: Period | None = Field(
+        default=None,
+        description="How long a run waits for its dependencies; default: until the next tick, at most 24 hours.",
+    )
     parameters: Annotated[
         dict[ParameterName, _ParameterValue],
         BeforeValidator(without_free_keys),
         Field(max_length=sql.MAX_PARAMETERS),
     ] = Field(default_factory=dict, description="Values of the query's :names; texts may hold ${…}.")
     retry: Retry = Retry()
-    timeout: _Period | None = Field(default=None, description="Longest time an attempt may take.")
+    timeout: Period | None = Field(default=None, description="Longest time an attempt may take.")
     alerts: Many[PluginName] = Field(default=(), max_length=100, description="Alerts of the project file.")
 
     @classmethod
@@ -301,6 +283,11 @@ class JobDefinition(Section):
         return self.sink.table or re.sub("[-.]", "_", self.job_id)
 
     @property
+    def upstream_dependencies(self) -> tuple[Dependency, ...]:
+        """Every single dependency, those in groups too."""
+        return tuple(dependency for _, dependency in leaves(self.dependencies))
+
+    @property
     def references(self) -> frozenset[str]:
         """Every path that a ``${…}`` of the job looks up."""
         texts = (value for _, value in places(self._looked_up()) if isinstance(value, str))
@@ -321,7 +308,7 @@ class JobDefinition(Section):
         """Return what a run in progress depends on, as JSON: the digest covers exactly this.
 
         *processor_versions* has the version of every processor the job names. Not part of it are validation,
-        schedule, alerts, description, retry, timeout, checkpoint and dependencies, how much is read at once,
+        schedule, alerts, description, retry, timeouts, checkpoint and dependencies, how much is read at once,
         and the guard ``sink.allow_empty``: a failed run may be resumed after it was corrected.
         """
         source = self.source.model_dump(
@@ -363,7 +350,7 @@ class JobDefinition(Section):
         ]
         # An expression that cannot be read is reported by from_json, which knows its place as written.
         with suppress(InvalidDocument):
-            problems += [*_bound_problems(self), *_upstream_problems(self)]
+            problems += [*_bound_problems(self), *_upstream_problems(self), *_overlap_problems(self)]
         if problems:
             raise refusal(*problems)
         return self
@@ -476,18 +463,25 @@ _LOWER_BOUNDS = frozenset(path for path in expressions.TIMES if path.startswith(
 
 
 def _dependency_problems(job: JobDefinition) -> Iterator[Problem]:
-    for number, dependency in enumerate(job.dependencies):
+    for place, dependency in leaves(job.dependencies, ("dependencies",)):
         if dependency.job == job.job_id:
-            yield Problem(
-                pointer(["dependencies", number, "job"]), "is the job itself; no job waits for itself"
-            )
+            yield Problem(pointer((*place, "job")), "is the job itself; no job waits for itself")
 
 
 def _upstream_problems(job: JobDefinition) -> Iterator[Problem]:
-    declared = {dependency.job for dependency in job.dependencies}
+    declared = {dependency.job for dependency in job.upstream_dependencies}
     for name in sorted(expressions.upstream_jobs(job.references) - declared)[:MAX_PROBLEMS]:
         hint = did_you_mean(name, declared) or f'add {{"job": "{name}"}} to dependencies'
         yield Problem("/dependencies", f"lacks {name}, which ${{upstream.…}} refers to", hint)
+
+
+def _overlap_problems(job: JobDefinition) -> Iterator[Problem]:
+    if job.uses_window and policy_of(job.schedule).overlap == "allow":
+        yield Problem(
+            "/schedule",
+            "overlap allow is not possible: the job's window begins where its previous run ended",
+            "use queue_one",
+        )
 
 
 def _binding_problems(value: Any) -> list[Problem]:

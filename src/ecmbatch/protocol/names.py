@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from ecmbatch.protocol.document import Matching
 
+_ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+
 JobId = Annotated[
-    str,
-    Matching(
-        "[A-Za-z0-9][A-Za-z0-9._-]{0,127}",
-        "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit",
-    ),
+    str, Matching(_ID, "1 to 128 letters, digits, '.', '_' and '-', the first a letter or digit")
 ]
 EventName = JobId
+
+
+def is_event_name(text: str) -> bool:
+    """Tell whether an event may have this name."""
+    return re.fullmatch(_ID, text) is not None
+
 
 PluginName = Annotated[
     str,

@@ -38,7 +38,14 @@ TIMES = frozenset(
         "window.end",
     }
 )
-NAMES = TIMES | {"previous_job.run_id", "previous_job.rows", "run.id", "run.trigger", "job.id"}
+NAMES = TIMES | {
+    "previous_job.run_id",
+    "previous_job.rows",
+    "run.id",
+    "run.trigger",
+    "job.id",
+    "trigger.events",
+}
 """Every path but ``upstream.<job>.{run_id,as_of}`` and ``param.<name>``."""
 
 # The protocol's own example has no default, and must read everything the first time.

@@ -32,6 +32,9 @@ FINAL = frozenset({RunStatus.SUCCESS, RunStatus.ABANDONED, RunStatus.SKIPPED})
 ACTIVE = frozenset({RunStatus.IN_PROGRESS, RunStatus.STOPPING})
 """An attempt is under way, or its worker died without a word."""
 
+UNFINISHED = ACTIVE | {RunStatus.QUEUED, RunStatus.WAITING}
+"""It is under way or will be, and nobody needs to decide anything."""
+
 CONTINUED_BY_RUN = frozenset(
     {RunStatus.QUEUED, RunStatus.IN_PROGRESS, RunStatus.STOPPING, RunStatus.STOPPED, RunStatus.FAILED}
 )
@@ -39,12 +42,28 @@ CONTINUED_BY_RUN = frozenset(
 
 _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
     RunStatus.QUEUED: frozenset(
-        {RunStatus.IN_PROGRESS, RunStatus.WAITING, RunStatus.SKIPPED, RunStatus.ABANDONED}
+        {
+            RunStatus.IN_PROGRESS,
+            RunStatus.WAITING,
+            RunStatus.STOPPED,
+            RunStatus.SUCCESS,  # released after it was published, and its marker found by `abandon`
+            RunStatus.SKIPPED,
+            RunStatus.ABANDONED,
+        }
     ),
-    RunStatus.WAITING: frozenset({RunStatus.IN_PROGRESS, RunStatus.SKIPPED, RunStatus.ABANDONED}),
+    RunStatus.WAITING: frozenset(
+        {
+            RunStatus.QUEUED,
+            RunStatus.IN_PROGRESS,
+            RunStatus.STOPPED,
+            RunStatus.SKIPPED,
+            RunStatus.ABANDONED,
+        }
+    ),
     RunStatus.IN_PROGRESS: frozenset(
         {
             RunStatus.IN_PROGRESS,  # taken over after its worker died
+            RunStatus.QUEUED,  # released by a worker that shuts down
             RunStatus.STOPPING,
             RunStatus.STOPPED,
             RunStatus.SUCCESS,
@@ -65,9 +84,22 @@ _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
             RunStatus.SKIPPED,
         }
     ),
-    RunStatus.STOPPED: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED, RunStatus.SUCCESS}),
+    RunStatus.STOPPED: frozenset(
+        {
+            RunStatus.IN_PROGRESS,
+            RunStatus.QUEUED,  # its backfill goes on
+            RunStatus.ABANDONED,
+            RunStatus.SUCCESS,
+        }
+    ),
     RunStatus.FAILED: frozenset(
-        {RunStatus.IN_PROGRESS, RunStatus.STOPPED, RunStatus.ABANDONED, RunStatus.SUCCESS}
+        {
+            RunStatus.IN_PROGRESS,
+            RunStatus.QUEUED,  # its backfill tries it again
+            RunStatus.STOPPED,
+            RunStatus.ABANDONED,
+            RunStatus.SUCCESS,
+        }
     ),
     RunStatus.VALIDATION_FAILED: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED, RunStatus.SUCCESS}),
     RunStatus.HELD: frozenset({RunStatus.IN_PROGRESS, RunStatus.ABANDONED}),

@@ -1,60 +1,48 @@
 """When a job runs (protocol: Scheduling Protocol): cron, interval, event or manual.
 
-Only the shape is decided here. Backfill, the protocol's fourth kind, is a command: its ranges are given when
-it is asked for, not in the job.
+Only the shape is decided here; :mod:`ecmbatch.protocol.ticks` says when the times are. Backfill, the
+protocol's fourth kind, is a command: its range is given when it is asked for, not in the job.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from ecmbatch.errors import Problem
-from ecmbatch.protocol.document import OneOrMany, Section, refusal
+from ecmbatch.protocol.cron import check_cron
+from ecmbatch.protocol.document import OneOrMany, Section, pointer, refusal
 from ecmbatch.protocol.duration import Duration
 from ecmbatch.protocol.names import EventName, JobId
 
 RunOutcome = Literal["success", "failed", "finished"]
 """What is asked of another job's run; *finished* is success or failure."""
 
-CRON_NAMES = {
-    "@hourly": "0 * * * *",
-    "@daily": "0 0 * * *",
-    "@midnight": "0 0 * * *",
-    "@weekly": "0 0 * * 0",
-    "@monthly": "0 0 1 * *",
-    "@yearly": "0 0 1 1 *",
-    "@annually": "0 0 1 1 *",
-}
+CatchUp = Literal["merge", "latest", "all", "none"]
+"""What becomes of ticks that passed while nothing ran: one run for all, the last only, each, none."""
+
+Overlap = Literal["queue_one", "skip", "queue_all", "replace", "allow"]
+"""What becomes of a tick that comes while the job still runs."""
+
+_POLICIES = ("catch_up", "overlap", "late_after")
 
 
-def check_cron(text: str) -> str:
-    """Return *text* if it is a cron expression of five fields, or a name such as ``@daily``, that ever fires.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulePolicy:
+    """What is done about ticks that were missed, that come too soon, and about runs that do not start."""
 
-    Raises ``ValueError`` saying what is wrong.
-    """
-    # Imported here: most jobs are loaded many times more often than their cron expressions change.
-    from cronsim import CronSim, CronSimError
+    catch_up: CatchUp = "merge"
+    overlap: Overlap = "queue_one"
+    late_after: timedelta = timedelta(minutes=15)
 
-    if text.startswith("@"):
-        if text not in CRON_NAMES:
-            raise ValueError(f"must be one of {', '.join(CRON_NAMES)}, or a cron expression of five fields")
-        return text
-    if len(text) > 200 or not text.isascii() or len(text.split()) != 5:
-        raise ValueError("must be a cron expression of five fields: minute, hour, day, month, weekday")
-    try:
-        next(CronSim(text, datetime(2000, 1, 1)))
-    except CronSimError as error:
-        raise ValueError(f"is not a cron expression: {str(error)[:1].lower()}{str(error)[1:]}") from None
-    except StopIteration:
-        raise ValueError("is a cron expression that never fires") from None
-    except (ValueError, AssertionError, OverflowError):
-        raise ValueError("is not a cron expression that can be read") from None
-    return text
+
+_DEFAULT = SchedulePolicy()
 
 
 def check_timezone(name: str) -> str:
@@ -70,13 +58,44 @@ def check_timezone(name: str) -> str:
     return name
 
 
+def _at_most_a_year(interval: timedelta) -> timedelta:
+    if interval > timedelta(days=366):
+        raise ValueError("must be at most 366 days")
+    return interval
+
+
 def _at_least_a_minute(interval: timedelta) -> timedelta:
     if interval < timedelta(minutes=1):
         raise ValueError("must be at least 1 minute")
     return interval
 
 
-class CronSchedule(Section):
+_PolicyTime = Annotated[Duration, AfterValidator(_at_least_a_minute)]
+
+
+class _Policies(Section):
+    """What every schedule that starts runs by itself may say about them."""
+
+    overlap: Overlap = Field(
+        default=_DEFAULT.overlap,
+        description="A tick while the job still runs: queue_one (later ones join the run that waits), skip, "
+        "queue_all, replace (stop at the next checkpoint, then start) or allow (run beside it).",
+    )
+    late_after: _PolicyTime = Field(
+        default=_DEFAULT.late_after,
+        description="A run that has not started so long after it was due raises an alert.",
+    )
+
+
+class _TimePolicies(_Policies):
+    catch_up: CatchUp = Field(
+        default=_DEFAULT.catch_up,
+        description="Ticks that passed while nothing ran: merge (one run for all), latest, all (oldest "
+        "first) or none.",
+    )
+
+
+class CronSchedule(_TimePolicies):
     """Periodic execution by the calendar."""
 
     type: Literal["cron"] = "cron"
@@ -88,11 +107,11 @@ class CronSchedule(Section):
     )
 
 
-class IntervalSchedule(Section):
-    """Periodic execution by elapsed time."""
+class IntervalSchedule(_TimePolicies):
+    """Periodic execution by elapsed time, counted from 1970-01-01T00:00Z."""
 
     type: Literal["every"] = "every"
-    every: Annotated[Duration, AfterValidator(_at_least_a_minute)]
+    every: Annotated[Duration, AfterValidator(_at_least_a_minute), AfterValidator(_at_most_a_year)]
 
 
 class EventLeg(Section):
@@ -130,7 +149,7 @@ def _not_empty(legs: tuple[EventLeg, ...]) -> tuple[EventLeg, ...]:
     return legs
 
 
-class EventSchedule(Section):
+class EventSchedule(_Policies):
     """Execution when something has happened."""
 
     type: Literal["event"]
@@ -153,7 +172,7 @@ def _spelled_out(value: Any) -> Any:
             Problem(
                 "",
                 "a backfill is not a schedule: its range is given when it is run",
-                "use ecmbatch run JOB --window-start … --window-end …",
+                "use ecmbatch backfill create JOB --from … --to …",
             )
         )
     return value
@@ -184,3 +203,44 @@ _Variants = Annotated[
 ]
 Schedule = Annotated[_Variants, BeforeValidator(_spelled_out, json_schema_input_type=str | _Variants)]
 """Any schedule; a string is cron in UTC."""
+
+
+def _fit_together(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a list of schedules that contradict each other."""
+    problems = []
+    if len(schedules) > 1:
+        problems += [
+            Problem(
+                pointer([number]),
+                f"is of type {each.type}: only cron and every schedules may stand in a list with others",
+                "write it alone; what runs for two reasons is two jobs",
+            )
+            for number, each in enumerate(schedules)
+            if each.type not in ("cron", "every")
+        ]
+    for name in _POLICIES:
+        places = [number for number, each in enumerate(schedules) if name in each.model_fields_set]
+        problems += [
+            Problem(
+                pointer([number, name]),
+                f"is not the same as in schedule {places[0]}: it counts for the whole job",
+                "write it once",
+            )
+            for number in places[1:]
+            if getattr(schedules[number], name) != getattr(schedules[places[0]], name)
+        ]
+    if problems:
+        raise refusal(*problems)
+    return schedules
+
+
+Schedules = Annotated[OneOrMany[Schedule], AfterValidator(_fit_together)]
+"""All schedules of a job: one, or a list of those that go by time."""
+
+
+def policy_of(schedule: Sequence[Schedule]) -> SchedulePolicy:
+    """Return the policy of a job's *schedule*: what any of its entries says, else the defaults."""
+    stated: dict[str, Any] = {}
+    for each in schedule:
+        stated |= {name: getattr(each, name) for name in _POLICIES if name in each.model_fields_set}
+    return SchedulePolicy(**stated)
