@@ -38,6 +38,7 @@ CrashPoint = Literal[
     "gc.abandoned",
     "gc.stage",
     "gc.history",
+    "gc.run",
 ]
 """Every instant between two durable effects, in the order of a run; then those of giving up and tidying up."""
 

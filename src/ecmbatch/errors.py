@@ -26,6 +26,7 @@ EcmbatchError
   ValidationFailed       a rule with an aborting action failed; the store is untouched (exit 3)
   DependencyNotMet       another job has not run as required (exit 4)
   RunStopped             stopped on request (exit 5)
+    RunReleased          its worker shuts down; the next worker goes on with it
     RunAbandoned         given up on request; it can never be published (exit 5)
 """
 
@@ -210,6 +211,10 @@ class DependencyNotMet(EcmbatchError):
 class RunStopped(EcmbatchError):
     code = "run_stopped"
     exit_code = 5
+
+
+class RunReleased(RunStopped):
+    code = "run_released"
 
 
 class RunAbandoned(RunStopped):

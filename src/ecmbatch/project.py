@@ -14,7 +14,7 @@ from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.executors.portability import check_executor
 from ecmbatch.engine.history import History, RunView
 from ecmbatch.engine.job_check import JobReport, check_job
-from ecmbatch.engine.job_files import JobFile, read_job, read_job_file
+from ecmbatch.engine.job_files import JobFile, project_jobs, read_job, read_job_file
 from ecmbatch.engine.launching import LaunchOptions, launch, stream_of
 from ecmbatch.engine.preview import PlanPreview, preview_plan
 from ecmbatch.engine.resources import Resources, machine_clock
@@ -25,20 +25,23 @@ from ecmbatch.errors import ConflictError, DependencyNotMet, EcmbatchError, Inva
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Alert, Fence, RunRecord, Watermark
 from ecmbatch.plugins import Plugins
-from ecmbatch.project_file import (
-    FILE_NAME,
-    ProjectFile,
-    ProjectSettings,
-    find_project_file,
-    load_project_file,
-)
+from ecmbatch.project_file import ProjectFile, ProjectSettings, open_project_file
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.run import CONTINUED_BY_RUN, RunStatus
 from ecmbatch.protocol.scalars import Scalar
 
 if TYPE_CHECKING:
+    from ecmbatch.engine.dependency_report import DependencyReport
     from ecmbatch.engine.doctor import Diagnosis
     from ecmbatch.engine.retention import Collection
+    from ecmbatch.engine.scheduling.backfill_control import (
+        BackfillPlan,
+        BackfillRequest,
+        Backfills,
+        BackfillView,
+    )
+    from ecmbatch.engine.scheduling.control import ScheduledJob, Schedules
+    from ecmbatch.ledger.records import EventRecord, JobVersion
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +118,9 @@ class Project:
         """Load the project file *path* (or the folder it is in); by default the nearest one above the current
         folder. *environment* is where ``${env:…}`` and overrides come from, by default that of the process.
         """
-        given = Path(path) if path is not None else find_project_file(Path.cwd())
-        if given.is_dir():
-            given /= FILE_NAME
+        given = Path(path) if path is not None else None
         project = cls.__new__(cls)
-        file = load_project_file(given, os.environ if environment is None else environment)
+        file = open_project_file(given, os.environ if environment is None else environment)
         project._open(file, plugins, clock)
         return project
 
@@ -140,6 +141,19 @@ class Project:
         self._resources.close()
 
     @property
+    def _schedules(self) -> Schedules:
+        from ecmbatch.engine.scheduling.control import Schedules
+
+        return Schedules(self._resources)
+
+    @property
+    def backfills(self) -> Backfills:
+        """The backfills: how far they are; pausing, going on, executing them here."""
+        from ecmbatch.engine.scheduling.backfill_control import Backfills
+
+        return Backfills(self._resources)
+
+    @property
     def history(self) -> History:
         """What is remembered of runs."""
         return History(self._resources.ledger)
@@ -154,6 +168,12 @@ class Project:
         Reads a sample of keys at most, and writes nothing.
         """
         return preview_plan(self._checked(job).job, LaunchOptions(**options), self._resources)
+
+    def dependencies(self, job: JobDefinition | Path | str) -> DependencyReport:
+        """Return what a job hangs on and what hangs on it, and whether its dependencies are met now."""
+        from ecmbatch.engine.dependency_report import report_dependencies
+
+        return report_dependencies(self._job_file(job).job, self._resources)
 
     def run(
         self,
@@ -253,9 +273,59 @@ class Project:
             )
         self._resources.ledger.watermarks.set(job_id, stream_of(params or {}), window_end, reason)
 
+    def scheduled_jobs(self) -> Sequence[ScheduledJob]:
+        """Return the project's well-formed jobs with their next times, by id."""
+        jobs = project_jobs(self.file.root)
+        return [self._schedules.next(jobs[job_id], 1) for job_id in sorted(jobs)]
+
+    def next_times(self, job: JobDefinition | Path | str, count: int = 5) -> ScheduledJob:
+        """Return when a job is due next, as it is written now."""
+        return self._schedules.next(self._job_file(job).job, count)
+
+    def pause(self, job: JobDefinition | Path | str, reason: str | None = None) -> None:
+        """Let nothing start a job by itself until it is resumed; its events are kept, its ticks are not."""
+        self._schedules.pause(self._checked(job), reason)
+
+    def unpause(self, job: JobDefinition | Path | str) -> None:
+        """Let a job start by itself again, from now on."""
+        self._schedules.resume(self._checked(job))
+
+    def versions(self, job: JobDefinition | Path | str) -> Sequence[JobVersion]:
+        """Return the versions of a job that schedulers and backfills have seen, newest first."""
+        return self._schedules.versions(self._job_id(job))
+
+    def version_diff(
+        self, job: JobDefinition | Path | str, old: int | None = None, new: int | None = None
+    ) -> list[str]:
+        """Return what changed between two versions of a job, by default the last two, as a unified diff."""
+        job_id = self._job_id(job)
+        known = [each.version for each in self._schedules.versions(job_id)]
+        if not known:
+            raise UsageError(f"no scheduler and no backfill has seen a version of {job_id}")
+        new = known[0] if new is None else new
+        return self._schedules.diff(job_id, max(new - 1, 1) if old is None else old, new)
+
+    def emit(self, event: str, *, key: str | None = None) -> tuple[EventRecord, bool]:
+        """Tell that something has happened; tell whether it is new: each *key* of an event counts once."""
+        return self._schedules.emit(event, key=key)
+
+    def plan_backfill(self, job: JobDefinition | Path | str, request: BackfillRequest) -> BackfillPlan:
+        """Return what :meth:`create_backfill` with the same arguments would do, and write nothing."""
+        return self.backfills.plan(self._checked(job).job, request)
+
+    def create_backfill(
+        self, job: JobDefinition | Path | str, request: BackfillRequest
+    ) -> tuple[BackfillView, bool]:
+        """Begin to fill a range of the past, or go on with the same backfill; tell whether it is new.
+
+        Workers execute it, or :meth:`Backfills.execute` of :attr:`backfills`. Raises ``UsageError`` for a job that
+        cannot be filled so, and ``ConflictError`` where another backfill has a part of the range.
+        """
+        return self.backfills.create(self._checked(job), request)
+
     def alerts(self, run_id: str | None = None) -> Sequence[Alert]:
         """Return the alerts of a run or of all, oldest first; ``delivered_at`` tells those that were told."""
-        return self._resources.ledger.verdicts.alerts(run_id=run_id)
+        return self._resources.ledger.alerts.all(run_id=run_id)
 
     def doctor(self) -> Diagnosis:
         """Look whether the project is well: everything is looked at, nothing is changed."""
@@ -306,6 +376,12 @@ class Project:
         from ecmbatch.engine.launching import check_definition, current_definition
 
         check_definition(run, current_definition(job, self._resources))
+
+    def _job_id(self, job: JobDefinition | Path | str) -> str:
+        """Return the id of a job, also of one whose file is gone or broken while the ledger knows it."""
+        if isinstance(job, str) and self._resources.ledger.jobs.find(job) is not None:
+            return job
+        return self._job_file(job).job.job_id
 
     def _job_file(self, job: JobDefinition | Path | str) -> JobFile:
         match job:

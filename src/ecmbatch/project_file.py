@@ -81,10 +81,33 @@ class ProcessorSettings(Section):
 
 
 class RetentionSettings(Section):
-    """``[retention]``: what ``ecmbatch gc`` removes, and not before."""
+    """``[retention]``: what ``ecmbatch gc`` and every scheduler remove, and not before."""
 
     stages: Duration = timedelta(days=30)
     history: Duration = timedelta(days=90)
+    runs: Duration | None = None
+
+
+class ServeSettings(Section):
+    """``[serve]``: how ``serve``, ``scheduler`` and ``worker`` run."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8600
+    slots: Annotated[int, Field(ge=1, le=256)] = 2
+    grace: Duration = timedelta(seconds=30)
+
+
+def _with_type(transport: dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(transport.get("type"), str):
+        raise ValueError('needs a type, for example type = "http"')
+    return transport
+
+
+class OpenLineageSettings(Section):
+    """``[openlineage]``: who is told of runs; ``transport`` is a configuration of OpenLineage's own client."""
+
+    namespace: Annotated[str, Field(min_length=1, max_length=1_000)] = "ecmbatch"
+    transport: Annotated[dict[str, Any], AfterValidator(_with_type)]
 
 
 class ProjectSettings(Section):
@@ -98,6 +121,8 @@ class ProjectSettings(Section):
     stores: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     alerts: dict[Name, AlertSettings] = Field(default_factory=dict)
     processors: ProcessorSettings = ProcessorSettings()
+    openlineage: OpenLineageSettings | None = None
+    serve: ServeSettings = ServeSettings()
 
 
 _IMPLIED: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
@@ -180,6 +205,12 @@ def find_project_file(start: Path) -> Path:
         f"there is no {FILE_NAME} in {start} or any folder above it",
         hint="make a project with: ecmbatch init my-project",
     )
+
+
+def open_project_file(path: Path | None, environment: Mapping[str, str]) -> ProjectFile:
+    """Load the project file *path* (or the folder it is in); by default the nearest one above the current folder."""
+    given = path if path is not None else find_project_file(Path.cwd())
+    return load_project_file(given / FILE_NAME if given.is_dir() else given, environment)
 
 
 def load_project_file(path: Path, environment: Mapping[str, str]) -> ProjectFile:

@@ -52,7 +52,14 @@ def _invocation(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and warnings only.")] = False,
-    log_format: Annotated[LogFormat, typer.Option(help="How log lines are written.")] = LogFormat.TEXT,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="How log lines are written. Default: text; for serve, scheduler and worker json, unless standard "
+            "error is a terminal.",
+            show_default=False,
+        ),
+    ] = None,
     log_level: Annotated[
         LogLevel, typer.Option(help="What is worth a log line; debug adds traces.")
     ] = LogLevel.INFO,

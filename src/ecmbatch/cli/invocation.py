@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from ecmbatch.engine.history import RunView
     from ecmbatch.project import Project
+    from ecmbatch.project_file import ProjectFile
 
 _NAMED_RUNS = 5
 
@@ -36,8 +38,9 @@ class Invocation:
     project_path: Path | None = None
     json: bool = False
     quiet: bool = False
-    log_format: LogFormat = LogFormat.TEXT
+    log_format: LogFormat | None = None
     log_level: LogLevel = LogLevel.INFO
+    _file: ProjectFile | None = field(default=None, init=False, repr=False)
     _opened: Project | None = field(default=None, init=False, repr=False)
 
     def start(self) -> None:
@@ -45,7 +48,16 @@ class Invocation:
         level = self.log_level
         if self.quiet and level is LogLevel.INFO:
             level = LogLevel.WARNING
-        set_up_log(self.log_format, level, self.redact)
+        set_up_log(self.log_format or LogFormat.TEXT, level, self.redact)
+
+    @property
+    def project_file(self) -> ProjectFile:
+        """The project's file, without what :attr:`project` needs to execute runs."""
+        if self._file is None:
+            from ecmbatch.project_file import open_project_file
+
+            self._file = open_project_file(self.project_path, os.environ)
+        return self._file
 
     @property
     def project(self) -> Project:
@@ -75,7 +87,8 @@ class Invocation:
 
     def redact(self, text: str) -> str:
         """Return *text* without the project's secrets."""
-        return text if self._opened is None else self._opened.file.redact(text)
+        file = self._file if self._opened is None else self._opened.file
+        return text if file is None else file.redact(text)
 
     def answer(self, document: Callable[[], Any], text: Callable[[], RenderableType]) -> None:
         """Print the answer: the document with ``--json``, else the text, unless ``--quiet``."""

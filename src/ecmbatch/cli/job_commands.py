@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ecmbatch.project import Project
+    from ecmbatch.protocol.schedule_words import ScheduleDescription
 
 
 def add_to(app: typer.Typer) -> None:
@@ -44,7 +45,9 @@ def validate(
         list[str], typer.Argument(metavar="JOB...", help="Job files, or ids of jobs in the folder jobs/.")
     ],
 ) -> int:
-    """Check jobs against this project. Shows all problems with their places, and warnings; opens nothing."""
+    """Check jobs against this project. Shows all problems with their places, warnings, and when the jobs are due;
+    opens nothing.
+    """
     findings = [_check(invocation.project, job) for job in jobs]
     valid = all(each.valid for each in findings)
     documents = [each.document(invocation) for each in findings]
@@ -116,6 +119,7 @@ class _Findings:
     job: str
     problems: Sequence[Problem]
     warnings: Sequence[Problem] = ()
+    schedule: ScheduleDescription | None = None
 
     @property
     def valid(self) -> bool:
@@ -127,6 +131,7 @@ class _Findings:
             "valid": self.valid,
             "problems": [_problem(each, invocation) for each in self.problems],
             "warnings": [_problem(each, invocation) for each in self.warnings],
+            "schedule": self.schedule.document() if self.schedule else None,
         }
 
 
@@ -139,7 +144,7 @@ def _check(project: Project, job: str) -> _Findings:
             raise
         whole = Problem("", error.message, error.hint)
         return _Findings(job=job, problems=error.problems or [whole])
-    return _Findings(job=job, problems=report.problems, warnings=report.warnings)
+    return _Findings(job=job, problems=report.problems, warnings=report.warnings, schedule=report.schedule)
 
 
 def _problem(problem: Problem, invocation: Invocation) -> dict[str, Any]:
@@ -167,4 +172,14 @@ def _findings_text(documents: Sequence[dict[str, Any]]) -> Text:
                 problem = Problem(found["path"], found["message"], found["hint"])
                 text.append(f"  {kind[:-1]}  ", style=style)
                 text.append(visible(f"{problem}\n"))
+        if document["schedule"]:
+            text.append(visible(schedule_text(document["schedule"])))
     return text
+
+
+def schedule_text(schedule: Mapping[str, Any]) -> str:
+    """Return the lines that say when a job is due, from the document of a description: in its zone, and in UTC."""
+    lines = [f"  schedule  {schedule['explanation']}"]
+    for number, tick in enumerate(schedule["next"]):
+        lines.append(f"  {'' if number else 'next':8}  {tick['local']}  {tick['utc']}")
+    return "".join(f"{line}\n" for line in lines)

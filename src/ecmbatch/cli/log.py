@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 from ecmbatch.cli.screen import visible
+from ecmbatch.service.log_fields import fields_of
 
 Redact = Callable[[str], str]
 
@@ -71,10 +72,16 @@ class _Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         at = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        fields = {
+            name: self._redact(value) if isinstance(value, str) else value
+            for name, value in fields_of(record).items()
+        }
         line = {
             "time": at.replace("+00:00", "Z"),
             "level": record.levelname.lower(),
+            **({"event": fields.pop("event")} if "event" in fields else {}),
             "message": self._redact(record.getMessage()),
+            **fields,
         }
         if record.exc_info:
             line["trace"] = self._redact(self.formatException(record.exc_info))

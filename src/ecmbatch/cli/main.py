@@ -14,10 +14,14 @@ from typer.main import get_command
 
 from ecmbatch import __version__
 from ecmbatch.cli import (
+    backfill_commands,
+    dependency_commands,
     history_commands,
     job_commands,
     project_commands,
     run_commands,
+    schedule_commands,
+    service_commands,
     upkeep_commands,
     watermark_commands,
 )
@@ -53,8 +57,19 @@ def make_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_of_all_commands)
-    for group in (project_commands, job_commands, run_commands, history_commands, upkeep_commands):
+    for group in (
+        project_commands,
+        job_commands,
+        dependency_commands,
+        run_commands,
+        schedule_commands,
+        service_commands,
+        history_commands,
+        upkeep_commands,
+    ):
         group.add_to(app)
+    app.add_typer(schedule_commands.make_app())
+    app.add_typer(backfill_commands.make_app())
     app.add_typer(watermark_commands.make_app())
     return app
 

@@ -28,7 +28,7 @@ def runs_table(views: Sequence[RunView]) -> RenderableType:
     """Return two lines for each run: with both its id and its job in one line, 80 columns would not do."""
     if not views:
         return Text("there are no runs yet")
-    table = _table("run", "status", "started", ">done", ">rows read")
+    table = plain_table("run", "status", "started", ">done", ">rows read")
     for view in views:
         run = view.run
         seconds = (
@@ -48,7 +48,7 @@ def checkpoints_table(documents: Sequence[Mapping[str, Any]]) -> RenderableType:
     """Return one line for each checkpoint."""
     if not documents:
         return Text("there are no checkpoints yet")
-    table = _table(">partition", ">offset", "status", "at", ">attempt", ">chunks")
+    table = plain_table(">partition", ">offset", "status", "at", ">attempt", ">chunks")
     for document in documents:
         checkpoint, ours = document["checkpoint"], document["x-ecmbatch"]
         table.add_row(
@@ -66,7 +66,7 @@ def watermarks_table(watermarks: Sequence[Watermark]) -> RenderableType:
     """Return one line for each watermark, the present one first."""
     if not watermarks:
         return Text("nothing is loaded yet: the next run reads everything")
-    table = _table("loaded up to", "since", "by", "reason")
+    table = plain_table("loaded up to", "since", "by", "reason")
     for mark in watermarks:
         table.add_row(
             moment(mark.window_end).replace(" ", "\n"),
@@ -103,7 +103,7 @@ def plan_summary(plan: Mapping[str, Any]) -> RenderableType:
 
 
 def _partitions(plan: Mapping[str, Any]) -> Table:
-    table = _table(">partition", "rows", ">about", ">scan", "resume")
+    table = plain_table(">partition", "rows", ">about", ">scan", "resume")
     for each in plan["partitions"][:_SHOWN_PARTITIONS]:
         about = each["estimated_rows"]
         table.add_row(
@@ -139,7 +139,7 @@ def _columns(columns: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {kind}" for name, kind in columns.items())
 
 
-def _table(*headings: str) -> Table:
+def plain_table(*headings: str) -> Table:
     """Return an empty table; the columns whose heading begins with ``>`` are numbers."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for heading in headings:

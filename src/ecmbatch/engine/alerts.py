@@ -7,6 +7,7 @@ import logging
 from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError
+from ecmbatch.ledger.owner import Owner
 
 log = logging.getLogger("ecmbatch")
 
@@ -20,9 +21,9 @@ def deliver_alerts(resources: Resources) -> None:
 
 
 def _deliver(resources: Resources) -> None:
-    for alert in resources.ledger.verdicts.alerts(undelivered=True):
+    for alert in resources.ledger.alerts.claim(Owner.this_process()):
         recipients = f" [{', '.join(alert.recipients)}]" if alert.recipients else ""
         level = logging.INFO if alert.outcome == "pass" else logging.ERROR
         log.log(level, "alert%s: %s", recipients, alert.message)
         crash_point("alert.delivered")
-        resources.ledger.verdicts.mark_delivered(alert.id)
+        resources.ledger.alerts.mark_delivered(alert.id)

@@ -12,16 +12,24 @@ from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
 from ecmbatch.plugins import did_you_mean
 from ecmbatch.processors.processor import Reference
+from ecmbatch.protocol.dependency_graph import DependencyGraph
 from ecmbatch.protocol.document import pointer, under
 from ecmbatch.protocol.job import JobDefinition, job_warnings
+from ecmbatch.protocol.schedule_words import ScheduleDescription, describe, schedule_warnings
+
+_SHOWN_TICKS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobReport:
-    """What ``validate`` found: problems refuse the job, warnings do not."""
+    """What ``validate`` found: problems refuse the job, warnings do not.
+
+    ``schedule`` says when the job is due, ``None`` if it has no schedule.
+    """
 
     problems: Sequence[Problem] = ()
     warnings: Sequence[Problem] = ()
+    schedule: ScheduleDescription | None = None
 
     @property
     def valid(self) -> bool:
@@ -38,7 +46,12 @@ def check_job(job: JobDefinition, resources: Resources) -> JobReport:
         *_alert_problems(job, resources),
         *_dependency_problems(job, project_jobs(resources.project_file.root)),
     ]
-    return JobReport(problems=problems, warnings=job_warnings(job))
+    now = resources.clock()
+    return JobReport(
+        problems=problems,
+        warnings=[*job_warnings(job), *schedule_warnings(job.schedule, now)],
+        schedule=describe(job.schedule, now, _SHOWN_TICKS) if job.schedule else None,
+    )
 
 
 def _named(place: str, look_up: Callable[[], object]) -> list[Problem]:
@@ -117,28 +130,5 @@ def _alert_problems(job: JobDefinition, resources: Resources) -> Iterator[Proble
 
 
 def _dependency_problems(job: JobDefinition, jobs: Mapping[str, JobDefinition]) -> Iterator[Problem]:
-    jobs = {**jobs, job.job_id: job}
-    for number, dependency in enumerate(job.dependencies):
-        place = pointer(("dependencies", number, "job"))
-        if dependency.job not in jobs:
-            yield Problem(
-                place, f"the project has no job {dependency.job!r}{did_you_mean(dependency.job, jobs)}"
-            )
-        elif circle := _way(dependency.job, job.job_id, jobs):
-            yield Problem(place, f"is a circle: {' → '.join([job.job_id, *circle])}")
-
-
-def _way(start: str, goal: str, jobs: Mapping[str, JobDefinition]) -> list[str]:
-    """Return the jobs on a way along dependencies from *start* to *goal*, empty where there is none."""
-    ways = [[start]]
-    seen = {start}
-    while ways:
-        way = ways.pop()
-        if way[-1] == goal:
-            return way
-        following = jobs[way[-1]].dependencies if way[-1] in jobs else ()
-        for dependency in following:
-            if dependency.job not in seen:
-                seen.add(dependency.job)
-                ways.append([*way, dependency.job])
-    return []
+    graph = DependencyGraph.of({**jobs, job.job_id: job}.values())
+    return graph.problems_of(job.job_id)

@@ -16,8 +16,8 @@ from ecmbatch.engine.alerts import deliver_alerts
 from ecmbatch.engine.plan import RunPlan
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import IntegrityError, UsageError, ValidationFailed
+from ecmbatch.ledger.alerts import NewAlert
 from ecmbatch.ledger.records import Chunk, Fence, PartitionRecord, RunRecord
-from ecmbatch.ledger.verdicts import NewAlert
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.validation.observations import Observations, Observer
 from ecmbatch.protocol.validation.rules import Rule, Validation

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -17,12 +17,13 @@ from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.scheduling.gates import unmet_dependencies
 from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.errors import ConflictError, DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
-from ecmbatch.protocol.dependencies import UpstreamRun, unmet
+from ecmbatch.protocol.intervals import Interval, IntervalStatus, without
 from ecmbatch.protocol.job import JobDefinition, definition_diff
 from ecmbatch.protocol.parameters import unknown_params
 from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
@@ -72,7 +73,7 @@ def launch(
         latest = runs.latest(job.job_id, new.lane)
         decision = choose(latest, new)
         if decision.launch is not Launch.CONTINUE:
-            check_key(latest, new, options)
+            check_key(latest, new, options, resources)
             _check_gates(job, new, options, resources)
         decision, run, fence = runs.launch(new, partial(choose, new=new), Owner.this_process())
         log.info("%s %s: %s", job.job_id, run.run_id, decision.reason)
@@ -164,21 +165,29 @@ def new_run(
 def decide(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> LaunchDecision:
     if latest is None:
         return decide_launch(None, same_definition=True, fresh=options.fresh)
-    changes = definition_diff(latest.definition, new.definition)
+    # A run that was never started is defined by what the job is when it starts.
+    changes = definition_diff(latest.definition, new.definition) if latest.plan is not None else []
     if latest.options["full_refresh"] != new.options["full_refresh"]:
         changes.append("--full-refresh differs")
     return decide_launch(latest.status, same_definition=not changes, fresh=options.fresh, changes=changes)
 
 
-def check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> None:
-    """Refuse to run an interval again that has a run already, unless asked for it."""
-    if new.live or options.fresh or latest is None:
+def check_key(
+    latest: RunRecord | None, new: NewRun, options: LaunchOptions, resources: Resources
+) -> None:
+    """Refuse to run an interval again that is loaded, or that has a run already, unless asked for it."""
+    if options.window is None or options.fresh:
         return
-    if latest.status is RunStatus.SUCCESS:
+    hint = "load it again with --fresh"
+    if latest is not None and latest.status is RunStatus.SUCCESS:
         raise RunAlreadyComplete(
-            f"this interval of {new.job_id} was loaded by run {latest.run_id}",
-            hint="load it again with --fresh",
+            f"this interval of {new.job_id} was loaded by run {latest.run_id}", hint=hint
         )
+    if _is_loaded(Interval(*options.window), new, resources):
+        # By runs that are forgotten, or of other intervals.
+        raise RunAlreadyComplete(f"this interval of {new.job_id} was loaded before", hint=hint)
+    if latest is None:
+        return
     resumable = latest.status not in FINAL
     raise ConflictError(
         f"this interval of {new.job_id} has run {latest.run_id}, which is {latest.status}",
@@ -186,21 +195,21 @@ def check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> 
     )
 
 
-def unmet_dependencies(
-    job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources
-) -> list[str]:
+def _is_loaded(interval: Interval, new: NewRun, resources: Resources) -> bool:
+    done = resources.ledger.backfills.done(new.job_id, new.stream, interval)
+    loaded = [each.interval for each in done if each.status is IntervalStatus.LOADED]
+    return not any(without(interval, loaded))
+
+
+def unmet_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources) -> list[str]:
     """Return one sentence for each dependency that is not met now."""
     at = options.window[1] if options.window else new.scheduled_for
-    reasons = (
-        unmet(dependency, _upstream_runs(dependency.job, resources), at=at, backfill=not new.live)
-        for dependency in job.dependencies
-    )
-    return [reason for reason in reasons if reason]
+    return unmet_dependencies(job, at=at, backfill=not new.live, ledger=resources.ledger)
 
 
 def _check_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources) -> None:
     """Refuse a new run whose dependencies are not met, and remember that it was refused."""
-    reasons = [] if options.ignore_dependencies else unmet_dependencies(job, new, options, resources)
+    reasons = [] if options.ignore_dependencies else unmet_gates(job, new, options, resources)
     if not reasons:
         return
     error = DependencyNotMet(
@@ -211,16 +220,3 @@ def _check_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resour
     run = resources.ledger.runs.record_skipped(new, error_document(error))
     error.run_id = run.run_id
     raise error
-
-
-def _upstream_runs(job_id: str, resources: Resources) -> Sequence[UpstreamRun]:
-    return [
-        UpstreamRun(
-            run_id=run.run_id,
-            status=run.status,
-            live=run.live,
-            scheduled_for=run.scheduled_for,
-            as_of=run.window_end,
-        )
-        for run in resources.ledger.runs.of_job(job_id)
-    ]

@@ -76,6 +76,7 @@ class RunPlan:
 
     ``tables_read`` is ``None`` where the source is a connector. ``references`` are the tables that processors
     look things up in, by the digest of what they ask for, once they were read and staged.
+    ``source_tables`` are those that the source is asked for, ``None`` where that is not known.
     """
 
     source: SourceName
@@ -90,6 +91,7 @@ class RunPlan:
     parameters: Mapping[str, Scalar]
     notes: tuple[str, ...]
     """What people should know of how parameters were resolved, one sentence each."""
+    source_tables: tuple[str, ...] | None = None
 
     @property
     def partitions(self) -> int:
@@ -113,6 +115,7 @@ class RunPlan:
             "references": {digest: asdict(sealed) for digest, sealed in self.references.items()},
             "parameters": encoded(self.parameters),
             "notes": list(self.notes),
+            "source_tables": list(self.source_tables) if self.source_tables is not None else None,
         }
 
     @classmethod
@@ -123,6 +126,8 @@ class RunPlan:
         request["partitioning"] = partitions_from_json(request["partitioning"])
         sink = dict(document["sink"])
         sink["key"] = tuple(sink["key"])
+        # Runs of an earlier version have none.
+        source_tables = document.get("source_tables")
         return cls(
             source=SourceName(**document["source"]),
             request=ReadRequest(**request),
@@ -137,6 +142,7 @@ class RunPlan:
             references={digest: SealedFile(**sealed) for digest, sealed in document["references"].items()},
             parameters=decoded(document["parameters"]),
             notes=tuple(document["notes"]),
+            source_tables=tuple(source_tables) if source_tables is not None else None,
         )
 
 

@@ -41,7 +41,7 @@ def make_plan(
 
     Reads no rows. Raises what is wrong with the job here, before anything is staged.
     """
-    if run.live:
+    if run.ordered:
         repair_from_head(job, run, resources)
     with resources.reading(job.source.named) as connector:
         window = window_of(job, run, resources.ledger, connector)
@@ -70,6 +70,7 @@ def make_plan(
         references={},
         parameters=parameters,
         notes=notes,
+        source_tables=reading.tables,
     )
     change = check_sink(replace(run, window_start=window.start, window_end=window.end), plan, resources)
     return window, replace(plan, notes=(*plan.notes, *_about_columns(job.table, change)))
@@ -141,7 +142,7 @@ def planned_sink(job: JobDefinition, run: RunRecord, output: pa.Schema, resource
         provenance=sink.provenance,
         evolve=sink.schema_mode == "evolve",
         allow_empty=sink.allow_empty,
-        expected_head=_head(run, table, sink.store, resources) if run.live else None,
+        expected_head=_head(run, table, sink.store, resources) if run.ordered else None,
     )
 
 

@@ -13,7 +13,7 @@ from ecmbatch.engine.launching import (
     current_definition,
     decide,
     new_run,
-    unmet_dependencies,
+    unmet_gates,
 )
 from ecmbatch.engine.partition_planning import estimated_rows
 from ecmbatch.engine.plan import RunPlan
@@ -114,10 +114,10 @@ def preview_plan(job: JobDefinition, options: LaunchOptions, resources: Resource
         window = (latest.window_start, latest.window_end)
         continues, unmet = latest.run_id, list[str]()
     else:
-        check_key(latest, new, options)
-        fixed, plan = make_plan(job, _as_record(new, now), resources, started_at=now)
+        check_key(latest, new, options, resources)
+        fixed, plan = make_plan(job, as_record(new, now), resources, started_at=now)
         window = (fixed.start, fixed.end)
-        continues, unmet = None, unmet_dependencies(job, new, options, resources)
+        continues, unmet = None, unmet_gates(job, new, options, resources)
     with resources.reading(plan.source) as source:
         statements = [source.statement(plan.request, scan) for scan in plan.scans]
         estimates = estimated_rows(plan.request, source)
@@ -140,7 +140,8 @@ def shown(value: Scalar) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _as_record(new: NewRun, now: datetime) -> RunRecord:
+def as_record(new: NewRun, now: datetime) -> RunRecord:
+    """Return the run that *new* would be."""
     return RunRecord(
         **asdict(new),
         number=0,

@@ -43,7 +43,7 @@ def publication_of(
             StagedFile(path=resources.stage.path(run.run_id, file.file), rows=file.rows) for file in files
         ],
         manifest=manifest_digest(files),
-        live=run.live,
+        live=run.ordered,
         expected_head=sink.expected_head,
         expected_version=_version_read(plan, resources),
         window_end=run.window_end,

@@ -29,14 +29,14 @@ Outcome = Literal["planned", "removed", "kept", "failed"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Removal:
-    """One thing that can go: the stage of a run, the details of its history, or a table in a store that a
-    publication was loaded into when it was killed.
+    """One thing that can go: the stage of a run, the details of its history, the run itself, or a table in a store
+    that a publication was loaded into when it was killed.
 
     ``records`` counts rows of the ledger. ``run_status`` is that before anything was done, ``None`` for a run
     that the ledger does not know. ``store`` and ``table`` are set for what is in a store.
     """
 
-    what: Literal["stage", "history", "staging"]
+    what: Literal["stage", "history", "run", "staging"]
     run_id: str
     store: str | None = None
     table: str | None = None
@@ -95,6 +95,7 @@ def collect_garbage(resources: Resources, *, dry_run: bool = False, orphans: boo
         planned = [
             *_stages(resources, ledger, orphans=orphans),
             *_histories(resources, ledger),
+            *_runs(resources, ledger),
             *_leftovers(resources),
         ]
         removals = planned if dry_run else [_carry_out(removal, resources) for removal in planned]
@@ -160,6 +161,20 @@ def _histories(resources: Resources, ledger: Ledger | None) -> Iterator[Removal]
         )
 
 
+def _runs(resources: Resources, ledger: Ledger | None) -> Iterator[Removal]:
+    kept_for = resources.project_file.settings.retention.runs
+    if ledger is None or kept_for is None:
+        return
+    for details in ledger.retention.runs_before(ledger.clock() - kept_for):
+        yield Removal(
+            what="run",
+            run_id=details.run_id,
+            job_id=details.job_id,
+            reason=f"the run ended at {rfc3339(details.ended_at)}",
+            records=details.records,
+        )
+
+
 def _leftovers(resources: Resources) -> Iterator[Removal]:
     for name in sorted(resources.project_file.settings.stores):
         try:
@@ -184,6 +199,9 @@ def _carry_out(removal: Removal, resources: Resources) -> Removal:
         if removal.what == "history":
             resources.ledger.retention.forget(removal.run_id)
             crash_point("gc.history")
+        elif removal.what == "run":
+            resources.ledger.retention.forget_run(removal.run_id)
+            crash_point("gc.run")
         elif removal.what == "staging":
             _remove_leftover(removal, resources)
         else:

@@ -29,6 +29,7 @@ from ecmbatch.engine.failures import error_document
 from ecmbatch.engine.judging import NO_RULES, judge_run, manifest_of
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
 from ecmbatch.engine.lease import LeaseKeeper
+from ecmbatch.engine.lineage.lineage import Lineage
 from ecmbatch.engine.plan import RunPlan, TablesRead
 from ecmbatch.engine.planning import make_plan, replan_transform_and_sink
 from ecmbatch.engine.profile import Profile
@@ -48,6 +49,7 @@ from ecmbatch.errors import (
     RunAbandoned,
     RunAlreadyComplete,
     RunFailed,
+    RunReleased,
     RunStopped,
     Superseded,
     TimedOut,
@@ -101,6 +103,13 @@ class Runner:
 
         Raises what the last attempt raised; by then the run's status and error are in the ledger.
         """
+        lineage = Lineage(self._job, self._resources)
+        try:
+            return self._execute(run, fence, lineage, accept_change=accept_change)
+        finally:
+            lineage.close()
+
+    def _execute(self, run: RunRecord, fence: Fence, lineage: Lineage, *, accept_change: bool) -> RunRecord:
         for tries in range(1, self._job.retry.max_attempts + 1):
             try:
                 if tries > 1:
@@ -112,7 +121,8 @@ class Runner:
                 attempt = _Attempt(
                     self._job, run, fence, self._resources, self._workers, self._stop, self.profile
                 )
-                return attempt.execute(self._on_start, accept_change=accept_change)
+                with lineage.attempt(fence):
+                    return attempt.execute(self._on_start, accept_change=accept_change)
             except RunAlreadyComplete:
                 # Nothing was lost but the acknowledgement.
                 return self._resources.ledger.runs.get(run.run_id)
@@ -258,7 +268,7 @@ class _Attempt:
 
     def _check_head(self, plan: RunPlan) -> None:
         """A run that was overtaken could read everything and still never publish; better told at once."""
-        if self._fence.attempt == 1 or not self._run.live:
+        if self._fence.attempt == 1 or not self._run.ordered:
             return
         head = self._resources.store(plan.sink.store).head(
             self._run.job_id, plan.sink.table, self._run.stream
@@ -476,6 +486,8 @@ class _Attempt:
         match error:
             case RunAbandoned():
                 return RunStatus.ABANDONED
+            case RunReleased():
+                return RunStatus.QUEUED
             case RunStopped():
                 return RunStatus.STOPPED
             case ValidationFailed():

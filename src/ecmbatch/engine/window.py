@@ -6,6 +6,7 @@ that run is guaranteed to have seen everything, fixed before its read began. A w
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -59,6 +60,8 @@ def facts_of(
         "window.start": window.start,
         "window.end": window.end,
         "job.id": run.job_id,
+        # As text, for every parameter is one value; a database or a processor can take the list apart.
+        "trigger.events": json.dumps(run.options.get("events", [])),
     }
     facts |= {f"param.{name}": decode_scalar(value) for name, value in run.options["params"].items()}
     facts |= _previous(run, window, ledger)

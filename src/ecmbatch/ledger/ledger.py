@@ -7,13 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from ecmbatch.errors import UsageError
+from ecmbatch.ledger.alerts import Alerts
+from ecmbatch.ledger.backfills import Backfills
 from ecmbatch.ledger.database import Clock, Database
+from ecmbatch.ledger.events import Events
+from ecmbatch.ledger.jobs import Jobs
 from ecmbatch.ledger.place import LedgerPlace, PostgresPlace
 from ecmbatch.ledger.progress import Progress
+from ecmbatch.ledger.queue import Queue
 from ecmbatch.ledger.retention import Retention
 from ecmbatch.ledger.runs import Runs
 from ecmbatch.ledger.sqlite import SQLiteDatabase, UntouchedSQLite
+from ecmbatch.ledger.statistics import Statistics
 from ecmbatch.ledger.tables import SCHEMA_VERSION
+from ecmbatch.ledger.tasks import Tasks
+from ecmbatch.ledger.upstreams import Upstreams
 from ecmbatch.ledger.verdicts import Verdicts
 from ecmbatch.ledger.watermarks import Watermarks
 from ecmbatch.postgres_url import drivers_missing
@@ -64,10 +72,18 @@ class Ledger:
         self._database = database
         self.lease = lease
         self.runs = Runs(database, lease)
+        self.jobs = Jobs(database)
+        self.events = Events(database)
+        self.queue = Queue(database, self.runs)
+        self.backfills = Backfills(database, self.runs)
         self.progress = Progress(database)
         self.verdicts = Verdicts(database)
+        self.alerts = Alerts(database)
+        self.upstreams = Upstreams(database)
         self.watermarks = Watermarks(database)
         self.retention = Retention(database)
+        self.tasks = Tasks(database)
+        self.statistics = Statistics(database)
 
     def clock(self) -> datetime:
         """Return ledger time, which all workers agree about."""

@@ -41,6 +41,11 @@ class NewRun:
     job_file: str | None
     options: Document
     scheduled_for: datetime
+    job_version: int | None = None
+    """The version of the job that a worker executes; ``None`` for a run that its own command executes."""
+    waiting: Sequence[str] | None = None
+    wait_until: datetime | None = None
+    backfill_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +81,18 @@ class RunRecord:
     error: Document | None
     stage: Document | None
     """Where its rows are staged: ``id``, ``host`` and ``path``; ``None`` for a run of an earlier version too."""
+    job_version: int | None
+    """The version of the job that a worker executes; ``None`` for a run that its own command executes."""
+    waiting: Sequence[str] | None
+    """What it waits for, one sentence for each dependency that is not met."""
+    wait_until: datetime | None
+    """When it is given up if it still waits."""
+    backfill_id: str | None
+
+    @property
+    def ordered(self) -> bool:
+        """Whether it takes its turn among the live runs of its stream; backfills and runs side by side do not."""
+        return self.live and self.lane == self.stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +191,49 @@ class Alert:
     message: str
     created_at: datetime
     delivered_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobState:
+    """What the scheduler knows of a job. No tick at or before ``cursor`` fires any more.
+
+    ``active``: its file is there. ``problem`` is what is wrong with the file now, while ``version`` is the last
+    good one.
+    """
+
+    job_id: str
+    version: int
+    active: bool
+    paused: bool
+    pause_reason: str | None
+    paused_at: datetime | None
+    cursor: datetime
+    problem: Document | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobVersion:
+    """A version of a job: ``document`` is its JSON as it was read, ``digest`` that document's."""
+
+    job_id: str
+    version: int
+    at: datetime
+    digest: str
+    document: Document
+    job_file: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRecord:
+    """Something that has happened: an event by its ``name``, or the end of a run of ``job_id``."""
+
+    sequence: int
+    at: datetime
+    name: str | None
+    event_key: str | None
+    job_id: str | None
+    status: RunStatus | None
+    run_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,11 @@
-"""Forgetting the details of runs that ended long ago, never what later runs build on.
+"""Forgetting runs that ended long ago, never what later runs build on.
 
-A run's row, its attempts, partitions, verdicts and publication stay, and so do watermarks: keys that must not
-be used twice, ``previous_job``, dependencies and what ``show`` tells. What goes is what only a run under way
-needs. The rows of ``scans`` go with it in one transaction: a run without them has been pruned.
+First the details go, which only a run under way needs. A run's row, its attempts, partitions, verdicts and
+publication stay, and so do watermarks: keys that must not be used twice, ``previous_job``, dependencies and what
+``show`` tells. The rows of ``scans`` go with the details in one transaction: a run without them has been pruned.
+
+Where a project wants that, whole runs go too. What was loaded is remembered without them: the cursors of
+jobs, their watermarks and the ranges of intervals stay, and so does the latest run of each stream.
 """
 
 from __future__ import annotations
@@ -13,11 +16,28 @@ from datetime import datetime
 from functools import reduce
 from operator import add
 
-from sqlalchemy import ColumnElement, Table, and_, delete, exists, func, null, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Table,
+    and_,
+    delete,
+    exists,
+    func,
+    literal,
+    not_,
+    null,
+    or_,
+    select,
+    update,
+)
 
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
-from ecmbatch.protocol.run import FINAL
+from ecmbatch.protocol.run import FINAL, RunStatus
+
+_ALL = 2**62
+_SOMETHING = "something"
 
 _RunId = str | ColumnElement[str]
 """A value, or the column of a query around."""
@@ -73,12 +93,85 @@ class Retention:
                 update(partitions).where(partitions.c.run_id == run_id).values(observations=null())
             )
 
+    def runs_before(self, before: datetime) -> Sequence[RunDetails]:
+        """Return the runs that ended for good before *before* and that no later run builds on, oldest first."""
+        runs, later = tables.runs, tables.runs.alias("later")
+        same_stream = and_(
+            later.c.job_id == runs.c.job_id,
+            later.c.stream == runs.c.stream,
+            later.c.live,
+            later.c.number > runs.c.number,
+        )
+        is_previous = and_(
+            runs.c.live,
+            or_(
+                not_(exists().where(same_stream)),
+                and_(
+                    runs.c.status == RunStatus.SUCCESS,
+                    not_(exists().where(same_stream, later.c.status == RunStatus.SUCCESS)),
+                ),
+            ),
+        )
+        query = (
+            select(
+                runs.c.run_id,
+                runs.c.job_id,
+                runs.c.finished_at.label("ended_at"),
+                literal(1).label("records"),
+            )
+            .where(runs.c.status.in_(FINAL), runs.c.finished_at < before, not_(is_previous))
+            .order_by(runs.c.number)
+        )
+        with self._database.read() as connection:
+            return [RunDetails(**row._asdict()) for row in connection.execute(query)]
+
+    def forget_run(self, run_id: str) -> None:
+        """Delete a run that ended for good, with everything that is known of it but what it has loaded."""
+        self.forget(run_id)
+        with self._database.write() as connection:
+            gone = connection.execute(
+                delete(tables.runs).where(tables.runs.c.run_id == run_id, tables.runs.c.status.in_(FINAL))
+            )
+            if gone.rowcount:
+                for table in (tables.attempts, tables.partitions, tables.checkpoints, tables.verdicts):
+                    connection.execute(delete(table).where(table.c.run_id == run_id))
+
+    def forget_events(self, before: datetime) -> int:
+        """Delete the events from before *before* that no job still waits to consume; return how many."""
+        events, gone = tables.events.c, 0
+        with self._database.write() as connection:
+            consumed = _consumed_by_all(connection)
+            kinds = select(events.name, events.job_id).where(events.at < before).distinct()
+            for kind in connection.execute(kinds).all():
+                is_outside = kind.name is not None
+                about = f"event:{kind.name}" if is_outside else f"job:{kind.job_id}"
+                which = events.name == kind.name if is_outside else events.job_id == kind.job_id
+                up_to = min(consumed.get(about, _ALL), consumed.get(_SOMETHING, _ALL))
+                gone += connection.execute(
+                    delete(tables.events).where(events.at < before, events.sequence <= up_to, which)
+                ).rowcount
+        return gone
+
     def is_forgotten(self, run_id: str) -> bool:
         """Tell whether the details of a run that had some are gone."""
         query = select(exists().where(tables.partitions.c.run_id == run_id), _has_scans(run_id))
         with self._database.read() as connection:
             had_partitions, has_scans = connection.execute(query).one()
         return bool(had_partitions) and not has_scans
+
+
+def _consumed_by_all(connection: Connection) -> dict[str, int]:
+    """Return up to which event everybody has consumed those of an event's name or of a job.
+
+    A leg that only its hash is known of could be about anything.
+    """
+    consumed: dict[str, int] = {}
+    for row in connection.execute(select(tables.event_cursors.c.leg, tables.event_cursors.c.sequence)):
+        for one in row.leg.split("|"):
+            kind, _, name = one.partition(":")
+            about = {"event": one, "job": f"job:{name.rpartition(':')[0]}"}.get(kind, _SOMETHING)
+            consumed[about] = min(row.sequence, consumed.get(about, row.sequence))
+    return consumed
 
 
 def _details_of(run_id: _RunId) -> Sequence[tuple[Table, ColumnElement[bool]]]:

@@ -129,6 +129,12 @@ def active_attempt(connection: Connection, which: Any) -> AttemptRecord | None:
     return None if row is None else _attempt(row)
 
 
+def active_attempts(connection: Connection) -> dict[tuple[str, str], AttemptRecord]:
+    """Return the attempts under way by job and lane."""
+    rows = connection.execute(select(tables.attempts).where(tables.attempts.c.active))
+    return {(row.job_id, row.lane): _attempt(row) for row in rows}
+
+
 def is_live(attempt: AttemptRecord, now: datetime) -> bool:
     """Tell whether the attempt's lease holds and its process may be there."""
     return now < attempt.lease_expires_at and not attempt.owner.is_certainly_dead()

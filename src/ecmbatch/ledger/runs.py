@@ -13,6 +13,8 @@ from sqlalchemy.exc import IntegrityError
 from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
+from ecmbatch.ledger.events import add_completion
+from ecmbatch.ledger.intervals import mark_interval
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import AttemptRecord, Document, Fence, NewRun, RunRecord
 from ecmbatch.ledger.run_queries import RunQueries, active_attempt, is_live, latest_run, run_of
@@ -26,6 +28,9 @@ from ecmbatch.protocol.recovery import (
     remaining_work,
 )
 from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
+
+WORKER_LOST = "worker_lost"
+"""The error's code of an attempt whose worker ended without a word."""
 
 
 class Runs(RunQueries):
@@ -59,8 +64,8 @@ class Runs(RunQueries):
                 if latest is not None and decision.launch is Launch.CONTINUE:
                     run = latest
                 else:
-                    run = self._create(connection, new, now)
-                fence = self._claim(connection, run, owner, now)
+                    run = create_run(connection, new, now)
+                fence = self.claim_in(connection, run, owner, now)
                 return decision, run_of(connection, run.run_id), fence
         except IntegrityError as error:
             raise RunAlreadyActive(f"another process started {new.job_id} at the same moment") from error
@@ -97,7 +102,7 @@ class Runs(RunQueries):
                     )
                 if permit is not None:
                     permit(run)
-                fence = self._claim(connection, run, owner, now)
+                fence = self.claim_in(connection, run, owner, now)
                 return run_of(connection, run_id), fence
         except IntegrityError as error:
             raise RunAlreadyActive(f"another process resumed run {run_id} at the same moment") from error
@@ -111,7 +116,7 @@ class Runs(RunQueries):
         """Remember a run that was refused before its first attempt, with the reasons."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            self._create(connection, new, now)
+            create_run(connection, new, now)
             connection.execute(
                 update(tables.runs)
                 .where(tables.runs.c.run_id == new.run_id)
@@ -207,129 +212,9 @@ class Runs(RunQueries):
                 update(tables.runs).where(tables.runs.c.run_id == fence.run_id).values(stage=dict(stage))
             )
 
-    # -- being alive -------------------------------------------------------------------------------
-
-    def renew(self, fence: Fence) -> RunStatus:
-        """Prolong the attempt's lease and tell the run's status; raises ``Fenced`` once it was taken over."""
-        with self._database.write() as connection:
-            status = check_fence(connection, fence)
-            connection.execute(
-                update(tables.attempts)
-                .where(_this_attempt(fence))
-                .values(lease_expires_at=self._database.now(connection) + self._lease)
-            )
-            return status
-
-    def status(self, fence: Fence) -> RunStatus:
-        """Tell the run's status without prolonging anything; raises ``Fenced`` once it was taken over."""
-        with self._database.read() as connection:
-            row = connection.execute(
-                select(tables.runs.c.status, tables.runs.c.epoch).where(tables.runs.c.run_id == fence.run_id)
-            ).one()
-        if row.epoch != fence.epoch:
-            raise _fenced(fence)
-        return RunStatus(row.status)
-
-    def request_stop(self, run_id: str) -> RunRecord:
-        """Ask the run's worker to stop at its next checkpoint; a run without a worker stops at once.
-
-        Raises :class:`~ecmbatch.errors.RunAlreadyComplete` when the run has ended.
-        """
-        with self._database.write() as connection:
-            now = self._database.now(connection)
-            run = run_of(connection, run_id)
-            if run.status not in ACTIVE:
-                raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
-            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
-            if attempt is not None and is_live(attempt, now):
-                if run.status is not RunStatus.STOPPING:
-                    self._set_status(connection, run, RunStatus.STOPPING)
-            else:
-                self._end_lost_attempt(connection, attempt, now)
-                self._set_status(connection, run_of(connection, run_id), RunStatus.STOPPED, finished_at=now)
-            return run_of(connection, run_id)
-
-    # -- ending ------------------------------------------------------------------------------------
-
-    def finish(
-        self,
-        fence: Fence,
-        status: RunStatus,
-        *,
-        error: Document | None = None,
-        publication: Document | None = None,
-    ) -> RunRecord:
-        """End the attempt and give the run its status; success of a live run moves the watermark with it."""
-        with self._database.write() as connection:
-            now = self._database.now(connection)
-            check_fence(connection, fence)
-            run = run_of(connection, fence.run_id)
-            values: dict[str, Any] = {"finished_at": now, "error": error}
-            if status is RunStatus.SKIPPED:
-                values["run_key"] = _skipped_key(run.run_key, run.run_id)
-            if publication is not None:
-                values["publication"] = dict(publication)
-            self._set_status(connection, run, status, **values)
-            connection.execute(
-                update(tables.attempts)
-                .where(_this_attempt(fence))
-                .values(active=False, finished_at=now, error=error)
-            )
-            if status is RunStatus.SUCCESS and run.live:
-                move_watermark(connection, run, now)
-                self._supersede_older(connection, run, now)
-            return run_of(connection, fence.run_id)
-
-    def settle(
-        self, run_id: str, status: RunStatus, *, error: Document | None, publication: Document | None = None
-    ) -> RunRecord:
-        """Give a run that nobody executes its end: abandoned, or success where the store says published.
-
-        Raises ``RunAlreadyActive`` while somebody executes it.
-        """
-        with self._database.write() as connection:
-            now = self._database.now(connection)
-            run = run_of(connection, run_id)
-            if run.status is status:
-                return run
-            self._refuse_if_live(connection, run.job_id, run.lane, now, run_id=run_id)
-            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
-            self._end_lost_attempt(connection, attempt, now)
-            run = run_of(connection, run_id)
-            if not may_follow(run.status, status):
-                raise NotResumable(f"run {run_id} is {run.status} and cannot become {status}")
-            # A worker that only sleeps must find a later epoch when it wakes.
-            self._set_status(
-                connection,
-                run,
-                status,
-                epoch=run.epoch + 1,
-                finished_at=now,
-                error=error,
-                publication=publication,
-            )
-            if status is RunStatus.SUCCESS and run.live:
-                move_watermark(connection, run, now)
-                self._supersede_older(connection, run, now)
-            return run_of(connection, run_id)
-
-    # -- inside a transaction ----------------------------------------------------------------------
-
-    def _create(self, connection: Connection, new: NewRun, now: datetime) -> RunRecord:
-        connection.execute(
-            insert(tables.runs).values(
-                **asdict(new),
-                number=select(func.coalesce(func.max(tables.runs.c.number), 0) + 1).scalar_subquery(),
-                status=RunStatus.QUEUED,
-                attempt=0,
-                epoch=0,
-                created_at=now,
-            )
-        )
-        return run_of(connection, new.run_id)
-
-    def _claim(self, connection: Connection, run: RunRecord, owner: Owner, now: datetime) -> Fence:
-        """Begin the next attempt: whoever held the run before is fenced off from here on."""
+    def claim_in(self, connection: Connection, run: RunRecord, owner: Owner, now: datetime) -> Fence:
+        """Begin the next attempt, in the transaction of the caller: whoever held the run before is fenced off from
+        here on."""
         lost = active_attempt(connection, _in_lane(run.job_id, run.lane))
         self._end_lost_attempt(connection, lost, now)
         run = run_of(connection, run.run_id)
@@ -361,6 +246,145 @@ class Runs(RunQueries):
         )
         return fence
 
+    def give_up_in(self, connection: Connection, run: RunRecord, now: datetime) -> None:
+        """Let a run fail whose workers keep dying, in the transaction of the caller."""
+        self._end_lost_attempt(
+            connection, active_attempt(connection, tables.attempts.c.run_id == run.run_id), now
+        )
+        error = {
+            "code": WORKER_LOST,
+            "message": f"the workers of {run.attempt} attempts ended without a word (killed, or out of memory)",
+            "hint": f"see what ends them, then go on with: ecmbatch resume {run.run_id}",
+        }
+        connection.execute(
+            update(tables.runs)
+            .where(tables.runs.c.run_id == run.run_id)
+            .values(status=RunStatus.FAILED, error=error, finished_at=now)
+        )
+        self._conclude(connection, run, RunStatus.FAILED, now)
+
+    # -- being alive -------------------------------------------------------------------------------
+
+    def renew(self, fence: Fence) -> RunStatus:
+        """Prolong the attempt's lease and tell the run's status; raises ``Fenced`` once it was taken over."""
+        with self._database.write() as connection:
+            status = check_fence(connection, fence)
+            connection.execute(
+                update(tables.attempts)
+                .where(_this_attempt(fence))
+                .values(lease_expires_at=self._database.now(connection) + self._lease)
+            )
+            return status
+
+    def status(self, fence: Fence) -> RunStatus:
+        """Tell the run's status without prolonging anything; raises ``Fenced`` once it was taken over."""
+        with self._database.read() as connection:
+            row = connection.execute(
+                select(tables.runs.c.status, tables.runs.c.epoch).where(tables.runs.c.run_id == fence.run_id)
+            ).one()
+        if row.epoch != fence.epoch:
+            raise _fenced(fence)
+        return RunStatus(row.status)
+
+    def request_stop(self, run_id: str) -> RunRecord:
+        """Ask the run's worker to stop at its next checkpoint; a run without a worker stops at once.
+
+        Raises :class:`~ecmbatch.errors.RunAlreadyComplete` when the run has ended.
+        """
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            run = run_of(connection, run_id)
+            if run.status not in ACTIVE and not may_follow(run.status, RunStatus.STOPPED):
+                raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
+            self.stop_in(connection, run_id, now)
+            return run_of(connection, run_id)
+
+    def stop_in(self, connection: Connection, run_id: str, now: datetime) -> None:
+        """Ask a run to stop, in the transaction of the caller; one that nobody executes stops at once."""
+        run = run_of(connection, run_id)
+        attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
+        if attempt is not None and is_live(attempt, now):
+            if run.status is not RunStatus.STOPPING:
+                self._set_status(connection, run, RunStatus.STOPPING)
+            return
+        self._end_lost_attempt(connection, attempt, now)
+        self._set_status(connection, run_of(connection, run_id), RunStatus.STOPPED, finished_at=now)
+
+    # -- ending ------------------------------------------------------------------------------------
+
+    def finish(
+        self,
+        fence: Fence,
+        status: RunStatus,
+        *,
+        error: Document | None = None,
+        publication: Document | None = None,
+    ) -> RunRecord:
+        """End the attempt and give the run its status; success of a live run moves the watermark with it."""
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            check_fence(connection, fence)
+            run = run_of(connection, fence.run_id)
+            # A run that was only released goes on with the next worker.
+            values: dict[str, Any] = {
+                "finished_at": None if status is RunStatus.QUEUED else now,
+                "error": error,
+            }
+            if status is RunStatus.SKIPPED and run.job_version is None:
+                values["run_key"] = _skipped_key(run.run_key, run.run_id)
+            if publication is not None:
+                values["publication"] = dict(publication)
+            self._set_status(connection, run, status, **values)
+            connection.execute(
+                update(tables.attempts)
+                .where(_this_attempt(fence))
+                .values(active=False, finished_at=now, error=error)
+            )
+            self._conclude(connection, run, status, now)
+            return run_of(connection, fence.run_id)
+
+    def settle(
+        self, run_id: str, status: RunStatus, *, error: Document | None, publication: Document | None = None
+    ) -> RunRecord:
+        """Give a run that nobody executes its end: abandoned, or success where the store says published.
+
+        Raises ``RunAlreadyActive`` while somebody executes it.
+        """
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            run = run_of(connection, run_id)
+            if run.status is status:
+                return run
+            self._refuse_if_live(connection, run.job_id, run.lane, now, run_id=run_id)
+            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
+            self._end_lost_attempt(connection, attempt, now)
+            run = run_of(connection, run_id)
+            if not may_follow(run.status, status):
+                raise NotResumable(f"run {run_id} is {run.status} and cannot become {status}")
+            # A worker that only sleeps must find a later epoch when it wakes.
+            self._set_status(
+                connection,
+                run,
+                status,
+                epoch=run.epoch + 1,
+                finished_at=now,
+                error=error,
+                publication=publication,
+            )
+            self._conclude(connection, run, status, now)
+            return run_of(connection, run_id)
+
+    # -- inside a transaction ----------------------------------------------------------------------
+
+    def _conclude(self, connection: Connection, run: RunRecord, status: RunStatus, now: datetime) -> None:
+        """Let the end of *run* count for what comes later, in the transaction that makes it the end."""
+        if status is RunStatus.SUCCESS and run.live:
+            move_watermark(connection, run, now)
+        if status is RunStatus.SUCCESS and run.ordered:
+            self._supersede_older(connection, run, now)
+        add_completion(connection, run, status, now)
+        mark_interval(connection, run, status)
+
     def _remaining_work(self, connection: Connection, run_id: str) -> RemainingWork:
         found = tables.partitions.c
         rows = connection.execute(
@@ -391,7 +415,7 @@ class Runs(RunQueries):
         """Close the attempt of a worker that is gone, so that its run and its lane can be claimed."""
         if attempt is None:
             return
-        error = {"code": "worker_lost", "message": f"{attempt.owner} ended without a word"}
+        error = {"code": WORKER_LOST, "message": f"{attempt.owner} ended without a word"}
         connection.execute(
             update(tables.attempts)
             .where(tables.attempts.c.run_id == attempt.run_id, tables.attempts.c.attempt == attempt.attempt)
@@ -436,6 +460,23 @@ class Runs(RunQueries):
                 },
             )
         )
+
+
+def create_run(
+    connection: Connection, new: NewRun, now: datetime, status: RunStatus = RunStatus.QUEUED
+) -> RunRecord:
+    """Add a run in the transaction of the caller; raises SQLAlchemy's ``IntegrityError`` where its key is taken."""
+    connection.execute(
+        insert(tables.runs).values(
+            **asdict(new),
+            number=select(func.coalesce(func.max(tables.runs.c.number), 0) + 1).scalar_subquery(),
+            status=status,
+            attempt=0,
+            epoch=0,
+            created_at=now,
+        )
+    )
+    return run_of(connection, new.run_id)
 
 
 def check_fence(connection: Connection, fence: Fence) -> RunStatus:

@@ -27,7 +27,7 @@ from sqlalchemy import (
     text,
 )
 
-SCHEMA_VERSION = "0002"
+SCHEMA_VERSION = "0003"
 """The newest revision of ``migrations/versions``; it leads to what stands here."""
 
 metadata = MetaData()
@@ -79,9 +79,17 @@ runs = Table(
     Column("publication", JSON),
     Column("error", JSON),
     Column("stage", JSON),
+    Column("job_version", Integer),
+    Column("waiting", JSON),
+    Column("wait_until", Instant),
+    Column("backfill_id", String(64)),
     UniqueConstraint("job_id", "run_key", name="one_run_per_key"),
 )
 Index("runs_of_a_lane", runs.c.job_id, runs.c.lane, runs.c.number)
+Index("runs_by_status", runs.c.status, runs.c.number)
+Index("runs_of_a_job", runs.c.job_id, runs.c.live, runs.c.status, runs.c.scheduled_for)
+Index("runs_by_coverage", runs.c.job_id, runs.c.window_end)
+Index("runs_of_a_backfill", runs.c.backfill_id, runs.c.status, runs.c.number)
 
 attempts = Table(
     "attempts",
@@ -195,8 +203,97 @@ alerts = Table(
     Column("message", Text, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("delivered_at", Instant),
+    Column("delivering", JSON),
+    Column("delivering_until", Instant),
 )
 Index("alerts_of_a_job", alerts.c.job_id, alerts.c.key, alerts.c.id)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("active", Boolean, nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("pause_reason", Text),
+    Column("paused_at", Instant),
+    Column("cursor", Instant, nullable=False),
+    Column("problem", JSON),
+)
+"""What the scheduler knows of a job. No tick at or before its ``cursor`` fires any more."""
+
+job_versions = Table(
+    "job_versions",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("at", Instant, nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("document", JSON, nullable=False),
+    Column("job_file", Text),
+)
+
+events = Table(
+    "events",
+    metadata,
+    Column("sequence", Integer, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("name", String(200)),
+    Column("event_key", String(300), unique=True),
+    Column("job_id", String(128)),
+    Column("status", String(32)),
+    Column("run_id", String(64)),
+    sqlite_autoincrement=True,
+)
+"""What has happened: an event by its ``name``, or the end of a run of ``job_id``. Only added to."""
+
+event_cursors = Table(
+    "event_cursors",
+    metadata,
+    Column("job_id", String(128), primary_key=True),
+    Column("leg", String(300), primary_key=True),
+    Column("sequence", Integer, nullable=False),
+)
+"""Up to which event a job has consumed those of one leg of its trigger."""
+
+backfills = Table(
+    "backfills",
+    metadata,
+    Column("backfill_id", String(64), primary_key=True),
+    Column("job_id", String(128), nullable=False),
+    Column("job_version", Integer, nullable=False),
+    Column("stream", String(64), nullable=False),
+    Column("options", JSON, nullable=False),
+    Column("window_start", Instant, nullable=False),
+    Column("window_end", Instant, nullable=False),
+    Column("split", String(64), nullable=False),
+    Column("order", String(8), nullable=False),
+    Column("concurrency", Integer, nullable=False),
+    Column("reprocess", String(16), nullable=False),
+    Column("on_failure", String(16), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("finished_at", Instant),
+)
+Index("backfills_by_status", backfills.c.status)
+
+interval_ranges = Table(
+    "interval_ranges",
+    metadata,
+    Column("scope", String(300), primary_key=True),
+    Column("window_start", Instant, primary_key=True),
+    Column("window_end", Instant, nullable=False),
+    Column("status", String(16), nullable=False),
+)
+"""Which intervals are loaded, of a job's stream or of one backfill: neighbours of one status are one row."""
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("at", Instant, nullable=False),
+)
+"""When upkeep that one scheduler does for all was last begun."""
 
 watermarks = Table(
     "watermarks",

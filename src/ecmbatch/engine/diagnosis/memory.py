@@ -101,7 +101,7 @@ def runs(ledger: Ledger) -> Iterator[Finding]:
 
 def alerts(ledger: Ledger) -> Iterator[Finding]:
     """Count the alerts that nobody was told."""
-    waiting = len(ledger.verdicts.alerts(undelivered=True))
+    waiting = len(ledger.alerts.all(undelivered=True))
     if waiting:
         yield warning("alerts", f"{waiting} alerts wait to be delivered", "the next run delivers them")
 

@@ -1,0 +1,1 @@
+"""The processes that stay: scheduler, workers, and what they tell about themselves."""

@@ -1,0 +1,270 @@
+"""Days pass in seconds: downtime, overlaps, daylight saving time, clocks that are set back, edits and pauses."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from ecmbatch.protocol.run import RunStatus
+from simulation import Simulation, Work
+
+MONDAY = datetime(2026, 3, 2, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+HOURLY: dict[str, Any] = {"type": "cron", "cron": "0 * * * *"}
+
+
+def at(day: int, hour: int = 0, minute: int = 0) -> datetime:
+    return datetime(2026, 3, day, hour, minute, tzinfo=UTC)
+
+
+def test_every_tick_has_one_run(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, MONDAY, {"job": {"schedule": HOURLY}}, schedulers=3)
+    simulation.run_until(MONDAY + timedelta(days=1, minutes=1))
+    assert simulation.ticks("job", status=RunStatus.SUCCESS) == [MONDAY + n * HOUR for n in range(1, 25)]
+
+
+def test_several_schedules_are_one(tmp_path: Path) -> None:
+    schedule = ["0 2 * * *", {"every": "12 hours"}, {"cron": "0 12 * * *", "timezone": "UTC"}]
+    simulation = Simulation(tmp_path, MONDAY, {"job": {"schedule": schedule}})
+    simulation.run_until(MONDAY + timedelta(days=1))
+    assert simulation.ticks("job") == [at(2, 2), at(2, 12), at(3)]
+
+
+@pytest.mark.parametrize(
+    ("catch_up", "made_up"),
+    [
+        ("merge", [at(5, 10)]),
+        ("latest", [at(5, 10)]),
+        ("all", [at(2, 11) + n * HOUR for n in range(72)]),
+        ("none", []),
+    ],
+)
+def test_three_days_of_downtime(tmp_path: Path, catch_up: str, made_up: list[datetime]) -> None:
+    schedule = HOURLY | {"catch_up": catch_up}
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": schedule}})
+    simulation.run_until(at(2, 10, 30))
+    simulation.sleep_until(at(5, 10, 30))
+    simulation.run_until(at(5, 12, 30))
+    assert simulation.ticks("job") == [at(2, 10), *made_up, at(5, 11), at(5, 12)]
+    assert all(run.status is RunStatus.SUCCESS for run in simulation.runs())
+
+
+def test_a_merged_run_knows_what_it_stands_for_and_covers_everything(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.run_until(at(2, 10, 30))
+    simulation.sleep_until(at(5, 10, 30))
+    simulation.run_until(at(5, 10, 45))
+    run = simulation.runs()[-1]
+    assert run.options["ticks"] == {"first": "2026-03-02T11:00:00Z", "last": "2026-03-05T10:00:00Z"}
+    assert (run.window_start, run.window_end) == (at(2, 10), at(5, 10, 30))
+
+
+@pytest.mark.parametrize("catch_up", ["merge", "latest", "all", "none"])
+def test_a_tick_is_not_missed_for_being_noticed_late(tmp_path: Path, catch_up: str) -> None:
+    schedule = HOURLY | {"catch_up": catch_up}
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": schedule}})
+    simulation.sleep_until(at(2, 10) + timedelta(seconds=59))
+    simulation.run_until(at(2, 10, 5))
+    assert simulation.ticks("job", status=RunStatus.SUCCESS) == [at(2, 10)]
+
+
+SLOW = Work(takes=timedelta(minutes=150))
+
+
+@pytest.mark.parametrize(
+    ("overlap", "expected"),
+    [
+        # 01:00 runs until 03:30; 02:00 waits and stands for 03:00 too; it runs until 06:00.
+        ("queue_one", {1: "success", 2: "success", 4: "success", 7: "success"}),
+        ("skip", {1: "success", 2: "skipped", 3: "skipped", 4: "success", 5: "skipped", 6: "skipped"}),
+        ("queue_all", dict.fromkeys(range(1, 7), "success")),
+        ("replace", {1: "abandoned", 2: "abandoned", 3: "abandoned", 4: "abandoned"}),
+        ("allow", dict.fromkeys(range(1, 7), "success")),
+    ],
+)
+def test_ticks_while_the_job_still_runs(tmp_path: Path, overlap: str, expected: dict[int, str]) -> None:
+    schedule = HOURLY | {"overlap": overlap}
+    simulation = Simulation(
+        tmp_path,
+        at(2, 0, 30),
+        {"job": {"schedule": schedule}},
+        work=lambda _job, tick: SLOW if tick < at(2, 7) else Work(takes=timedelta(minutes=10)),
+    )
+    simulation.run_until(at(2, 23, 30))
+    found = {run.scheduled_for.hour: str(run.status) for run in simulation.runs()}
+    assert {hour: found.get(hour) for hour in expected} == expected
+    assert not [run for run in simulation.runs() if run.finished_at is None]
+
+
+def test_runs_side_by_side_overlap_in_time(tmp_path: Path) -> None:
+    simulation = Simulation(
+        tmp_path, at(2, 0, 30), {"job": {"schedule": HOURLY | {"overlap": "allow"}}}, work=lambda *_: SLOW
+    )
+    simulation.run_until(at(2, 3, 10))
+    assert [run.status for run in simulation.runs()] == [RunStatus.IN_PROGRESS] * 3
+
+
+def test_a_stopped_run_makes_room_for_the_one_that_replaces_it(tmp_path: Path) -> None:
+    simulation = Simulation(
+        tmp_path, at(2, 0, 30), {"job": {"schedule": HOURLY | {"overlap": "replace"}}}, work=lambda *_: SLOW
+    )
+    simulation.run_until(at(2, 3, 10))
+    assert [run.status for run in simulation.runs()] == [
+        RunStatus.STOPPED,
+        RunStatus.STOPPED,
+        RunStatus.IN_PROGRESS,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("zone", "day", "expected_utc_hours"),
+    [
+        # Clocks go forward at 02:00 in Berlin: 02:30 is made up for at 03:00, which is 01:00 UTC.
+        ("Europe/Berlin", datetime(2026, 3, 29), "01:00"),
+        ("Europe/Berlin", datetime(2026, 10, 25), "00:30"),
+        ("America/New_York", datetime(2026, 3, 8), "07:00"),
+        ("UTC", datetime(2026, 3, 29), "02:30"),
+    ],
+)
+def test_a_daily_job_runs_once_a_day_when_clocks_change(
+    tmp_path: Path, zone: str, day: datetime, expected_utc_hours: str
+) -> None:
+    start = day.replace(tzinfo=ZoneInfo(zone)).astimezone(UTC) - timedelta(days=1)
+    schedule = {"cron": "30 2 * * *", "timezone": zone}
+    simulation = Simulation(tmp_path, start, {"job": {"schedule": schedule}})
+    simulation.run_until(start + timedelta(days=3))
+    ticks = simulation.ticks("job", status=RunStatus.SUCCESS)
+    assert [tick.astimezone(ZoneInfo(zone)).date().toordinal() - day.toordinal() for tick in ticks] == [
+        -1,
+        0,
+        1,
+    ]
+    assert f"{ticks[1]:%H:%M}" == expected_utc_hours
+
+
+def test_nothing_fires_twice_and_no_watermark_moves_back_when_the_clock_is_set_back(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}}, schedulers=2)
+    simulation.run_until(at(2, 12, 30))
+    before = simulation.ledger.watermarks.latest("job", "default")
+    simulation.sleep_until(at(2, 11, 30))
+    simulation.run_until(at(2, 13, 30))
+    after = simulation.ledger.watermarks.latest("job", "default")
+    assert simulation.ticks("job") == [at(2, 10), at(2, 11), at(2, 12), at(2, 13)]
+    assert before and after and before.window_end and after.window_end
+    assert after.window_end > before.window_end
+
+
+def test_a_failed_run_makes_the_next_window_longer(tmp_path: Path) -> None:
+    failing = Work(ends=RunStatus.FAILED)
+    simulation = Simulation(
+        tmp_path,
+        at(2, 9, 30),
+        {"job": {"schedule": HOURLY, "alerts": []}},
+        work=lambda _job, tick: failing if tick == at(2, 11) else Work(),
+    )
+    simulation.run_until(at(2, 12, 30))
+    first, failed, last = simulation.runs()
+    assert failed.status is RunStatus.ABANDONED, "the run that succeeded after it has superseded it"
+    assert (last.window_start, last.status) == (first.window_end, RunStatus.SUCCESS)
+
+
+def test_the_past_does_not_fire_for_a_new_job(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {})
+    simulation.run_until(at(2, 12, 30))
+    simulation.write("job", {"schedule": HOURLY})
+    simulation.tick()
+    simulation.run_until(at(2, 13, 30))
+    assert simulation.ticks("job") == [at(2, 13)]
+
+
+def test_the_past_does_not_fire_for_another_schedule(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.write("job", {"schedule": {"every": "1 minute"}})
+    simulation.clock.now = at(2, 9, 45) + timedelta(seconds=30)
+    simulation.tick()
+    assert simulation.ticks("job") == []
+    simulation.run_until(at(2, 9, 46))
+    assert simulation.ticks("job") == [at(2, 9, 46)]
+
+
+def test_another_description_does_not_lose_a_tick(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.write("job", {"schedule": HOURLY, "description": "better"})
+    simulation.sleep_until(at(2, 10, 1))
+    assert simulation.ticks("job") == [at(2, 10)]
+    assert [each.version for each in simulation.ledger.jobs.versions("job")] == [2, 1]
+
+
+def test_a_paused_job_does_not_fire_and_does_not_make_up_for_it(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.ledger.jobs.pause("job", "maintenance")
+    simulation.run_until(at(2, 12, 30))
+    simulation.ledger.jobs.resume("job")
+    simulation.run_until(at(2, 13, 30))
+    assert simulation.ticks("job") == [at(2, 13)]
+
+
+def test_a_broken_file_keeps_the_last_good_version_and_is_told_once(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    path = tmp_path / "jobs" / "job.json"
+    good = path.read_text()
+    path.write_text('{"job_id": "job", "sink')
+    simulation.run_until(at(2, 11, 30))
+    assert simulation.ticks("job") == [at(2, 10), at(2, 11)]
+    state = simulation.ledger.jobs.find("job")
+    assert state and state.problem and "job.json" in state.problem["file"]
+    (alert,) = simulation.ledger.alerts.all()
+    assert alert.outcome == "broken" and "version 1 stays in force" in alert.message
+    path.write_text(good)
+    simulation.run_until(at(2, 12, 30))
+    assert simulation.ledger.jobs.find("job") == state.__class__(
+        **{**{name: getattr(state, name) for name in state.__slots__}, "problem": None, "cursor": at(2, 12)}
+    )
+    assert [each.outcome for each in simulation.ledger.alerts.all()] == ["broken", "pass"]
+
+
+def test_a_job_without_a_file_fires_no_more_and_begins_anew_when_it_is_back(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    path = tmp_path / "jobs" / "job.json"
+    content = path.read_text()
+    path.unlink()
+    simulation.run_until(at(2, 11, 30))
+    path.write_text(content)
+    simulation.tick()
+    simulation.run_until(at(2, 12, 30))
+    assert simulation.ticks("job") == [at(2, 12)]
+
+
+def test_of_two_files_with_one_job_the_first_counts(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    twin = tmp_path / "jobs" / "twin.json"
+    twin.write_text((tmp_path / "jobs" / "job.json").read_text().replace("0 * * * *", "30 * * * *"))
+    simulation.run_until(at(2, 10, 45))
+    assert simulation.ticks("job") == [at(2, 10)]
+    assert [alert.outcome for alert in simulation.ledger.alerts.all()] == ["broken"]
+
+
+def test_a_run_that_does_not_start_is_late_once(tmp_path: Path) -> None:
+    jobs = {"job": {"schedule": HOURLY | {"overlap": "queue_all", "late_after": "20 minutes"}}}
+    simulation = Simulation(tmp_path, at(2, 9, 30), jobs, work=lambda *_: Work(takes=timedelta(minutes=95)))
+    for minute in range(0, 200, 5):
+        simulation.run_until(at(2, 9, 30) + timedelta(minutes=minute))
+    late = [alert for alert in simulation.ledger.alerts.all() if alert.outcome == "late"]
+    assert [alert.run_id for alert in late] == [simulation.runs()[1].run_id, simulation.runs()[2].run_id]
+    assert "2026-03-02T11:00:00Z has not started" in late[0].message
+
+
+def test_a_minutely_job_makes_up_for_a_long_time_in_bounded_steps(tmp_path: Path) -> None:
+    schedule = {"every": "1 minute", "catch_up": "all"}
+    simulation = Simulation(
+        tmp_path, at(2), {"job": {"schedule": schedule}}, work=lambda *_: Work(takes=timedelta(days=1))
+    )
+    simulation.sleep_until(at(2, 20))
+    simulation.run_until(at(2, 20) + timedelta(seconds=1))
+    simulation.tick()
+    simulation.tick()
+    assert simulation.ticks("job") == [at(2) + timedelta(minutes=n) for n in range(1, 1201)]
