@@ -209,8 +209,11 @@ class DependencyNotMet(EcmbatchError):
 
 
 class RunStopped(EcmbatchError):
+    """``run_id`` is the run that was stopped while it waited to begin."""
+
     code = "run_stopped"
     exit_code = 5
+    run_id: str | None = None
 
 
 class RunReleased(RunStopped):

@@ -21,7 +21,15 @@ from ecmbatch.engine.resources import Resources, machine_clock
 from ecmbatch.engine.runner import Runner
 from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.errors import ConflictError, DependencyNotMet, EcmbatchError, InvalidDocument, UsageError
+from ecmbatch.errors import (
+    ConflictError,
+    DependencyNotMet,
+    EcmbatchError,
+    InvalidDocument,
+    NotResumable,
+    RunStopped,
+    UsageError,
+)
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Alert, Fence, RunRecord, Watermark
 from ecmbatch.plugins import Plugins
@@ -184,14 +192,16 @@ class Project:
         full_refresh: bool = False,
         fresh: bool = False,
         ignore_dependencies: bool = False,
+        wait: bool = False,
         workers: int | None = None,
         stop: StopSignal | None = None,
         on_start: Callable[[str], None] | None = None,
     ) -> RunResult:
         """Run a job, or continue its latest unfinished run, and return how it ended.
 
-        *window* (aware, half-open) makes it a backfill of that interval. *on_start* gets the run's id. Raises
-        what keeps a run from starting: ``InvalidDocument``, ``RunAlreadyActive``, ``Unreachable`` …
+        *window* (aware, half-open) makes it a backfill of that interval. With *wait* it waits for the job's
+        dependencies, at most for its ``dependency_timeout``; without, it is refused at once. *on_start* gets the
+        run's id. Raises what keeps a run from starting: ``InvalidDocument``, ``RunAlreadyActive``, ``Unreachable`` …
         """
         file = self._checked(job)
         options = LaunchOptions(
@@ -202,8 +212,14 @@ class Project:
             ignore_dependencies=ignore_dependencies,
         )
         try:
-            run, fence = launch(file.job, file.path, options, self._resources)
-        except DependencyNotMet as error:
+            run, fence = launch(
+                file.job,
+                file.path,
+                options,
+                self._resources,
+                wait=(stop or StopSignal()) if wait else None,
+            )
+        except (DependencyNotMet, RunStopped) as error:
             assert error.run_id is not None
             return RunResult(view=self.history.run(error.run_id), error=error)
         return self._execute(file.job, run, fence, workers, stop, on_start)
@@ -224,6 +240,11 @@ class Project:
         ``NotResumable``, ``DefinitionChanged``, ``StageElsewhere``.
         """
         record = self._resources.ledger.runs.get(run_id)
+        if record.status is RunStatus.WAITING:
+            raise NotResumable(
+                f"run {run_id} waits for other jobs: {'; '.join(record.waiting or ())}",
+                hint=f"run it without waiting: ecmbatch run {record.job_id} --ignore-dependencies",
+            )
         file = self._checked(job if job is not None else self._job_of(record))
         if file.job.job_id != record.job_id:
             raise UsageError(f"run {run_id} is of job {record.job_id}, not {file.job.job_id}")

@@ -401,6 +401,14 @@ def test_an_interval_whose_run_somebody_stopped_is_left_until_the_backfill_is_re
     assert status(ledger, work) is BackfillStatus.COMPLETED
 
 
+def test_a_run_may_be_stopped_before_it_began(ledger: Ledger) -> None:
+    work = make(ledger, 2)
+    (first,) = ledger.backfills.advance("b", work).started
+    ledger.runs.request_stop(first)
+    assert finish_all(ledger, work) == [days(1, 2)]
+    assert status(ledger, work) is BackfillStatus.PAUSED
+
+
 def test_what_a_worker_puts_back_stays_where_it_is_while_the_backfill_is_paused(ledger: Ledger) -> None:
     work = make(ledger)
     advance(ledger, work)

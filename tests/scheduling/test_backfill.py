@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 
 from ecmbatch import Plugins, Project
 from ecmbatch.crash_points import CrashPoint
@@ -265,6 +265,16 @@ def test_runs_by_hand_count_and_backfills_count_for_runs_by_hand(world: World) -
         assert project.run(job(), window=(at(1), at(3.5)), fresh=True).status is RunStatus.SUCCESS
 
 
+def test_what_is_loaded_stays_loaded_when_its_runs_are_forgotten(world: World) -> None:
+    world.backfill(end=2)
+    with world.project() as project:
+        with project._resources.ledger._database.write() as connection:
+            connection.execute(delete(tables.runs))
+        with pytest.raises(RunAlreadyComplete, match="was loaded before"):
+            project.run(job(), window=(at(0), at(1)))
+    assert numbers(world.backfill(end=3)) == {"loaded": 1, "skipped": 2}
+
+
 def test_to_append_an_interval_of_which_a_part_is_loaded_is_refused(world: World) -> None:
     appended = job(mode="append")
     with world.project() as project:
@@ -353,8 +363,10 @@ def test_a_plan_tells_what_would_be_done_and_writes_nothing(world: World) -> Non
         assert document["estimate"]["earlier_runs"] == 1
         assert project.backfills.recent() == []
         view, _ = project.create_backfill(job(), request(2, 4))
-        (conflict,) = project.plan_backfill(job(), request(3, 5)).document()["conflicts"][:1]
-        assert conflict["backfill_id"] == view.backfill.backfill_id
+        document = project.plan_backfill(job(), request(3, 5)).document()
+        assert document["conflicts"][0]["backfill_id"] == view.backfill.backfill_id
+        document = project.plan_backfill(job(), request(2, 4)).document()
+        assert (document["continues"], document["conflicts"]) == (view.backfill.backfill_id, [])
 
 
 def test_a_million_intervals_are_planned_made_and_listed_without_a_million_rows(world: World) -> None:

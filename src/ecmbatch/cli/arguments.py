@@ -45,6 +45,7 @@ Fresh = Annotated[
 IgnoreDependencies = Annotated[
     bool, typer.Option("--ignore-dependencies", help="Run though another job has not run as required.")
 ]
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until what the job depends on has run.")]
 Workers = Annotated[
     int | None,
     typer.Option(

@@ -111,6 +111,8 @@ def _next(view: BackfillView) -> str | None:
 
 def _plan_facts(plan: BackfillPlan, document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     intervals = document["intervals"]
+    if plan.continues is not None:
+        yield "would", f"go on with backfill {plan.continues}"
     yield from _asked(document)
     yield "intervals", f"{intervals['total']:,}, of which {intervals['to_do']:,} are to be loaded"
     yield "so far", f"{intervals['loaded']:,} are loaded, {intervals['failed']:,} have failed"

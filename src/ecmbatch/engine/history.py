@@ -15,6 +15,8 @@ from ecmbatch.protocol.run import ACTIVE, RunStatus
 
 RUN_FORMAT = "ecmbatch.run/1"
 
+_NAMED = 5
+
 _SPOKEN = {
     RunStatus.QUEUED: "is queued",
     RunStatus.WAITING: "waits",
@@ -40,6 +42,8 @@ class RunView:
     verdict: VerdictRecord | None
     live: bool
     """Whether somebody executes it right now."""
+    ahead: RunRecord | None = None
+    """The run of its lane that has to be over before it can begin."""
 
     @property
     def completed(self) -> int:
@@ -66,6 +70,12 @@ class RunView:
             "window": {"start": _time(run.window_start), "end": _time(run.window_end)},
             "as_of": _time(run.window_end) if run.status is RunStatus.SUCCESS else None,
             "scheduled_for": _time(run.scheduled_for),
+            "ticks": run.options.get("ticks"),
+            "events": run.options.get("events", []),
+            "waiting": list(run.waiting or ()),
+            "wait_until": _time(run.wait_until),
+            "job_version": run.job_version,
+            "backfill_id": run.backfill_id,
             "started_at": _time(run.started_at),
             "finished_at": _time(run.finished_at),
             "parameters": _plain(run.plan["parameters"]) if run.plan else {},
@@ -173,12 +183,17 @@ class History:
             partitions=self._ledger.progress.partitions(run.run_id),
             verdict=self._ledger.verdicts.latest(run.run_id),
             live=run.status in ACTIVE and self._ledger.runs.is_live(run.run_id),
+            ahead=self._ledger.runs.ahead_of(run) if run.status is RunStatus.QUEUED else None,
         )
 
 
 def _situation(view: RunView) -> list[str]:
     run = view.run
-    sentences = [f"Run {run.run_id} of {run.job_id} {_SPOKEN[run.status]}."]
+    sentences = [f"Run {run.run_id} of {run.job_id} {_SPOKEN[run.status]}.", *_origin(run)]
+    if run.status is RunStatus.WAITING:
+        sentences += _patience(run)
+    if run.status is RunStatus.QUEUED:
+        sentences.append(_place_in_line(view))
     if run.status in ACTIVE and not view.live:
         owner = view.attempts[-1].owner if view.attempts else "its worker"
         sentences.append(
@@ -198,6 +213,38 @@ def _situation(view: RunView) -> list[str]:
     if run.status is RunStatus.SUCCESS and view.verdict and view.verdict.report["outcome"] == "warn":
         sentences += [rule["message"] for rule in view.verdict.report["rules"] if rule["outcome"] == "warn"]
     return sentences
+
+
+def _origin(run: RunRecord) -> list[str]:
+    """Say what made a run of the scheduler's, where that is not one tick alone."""
+    sentences = []
+    ticks, events = run.options.get("ticks"), run.options.get("events")
+    if ticks and ticks["first"] != ticks["last"]:
+        sentences.append(f"It stands for every time it was due from {ticks['first']} to {ticks['last']}.")
+    if events:
+        named = [event.get("event") or f"{event['job']} ({event['status']})" for event in events[:_NAMED]]
+        more = f" and {len(events) - _NAMED} more" if len(events) > _NAMED else ""
+        sentences.append(f"It was started by: {', '.join(named)}{more}.")
+    if run.options.get("ignore_dependencies"):
+        sentences.append("Its dependencies were ignored on request.")
+    return sentences
+
+
+def _patience(run: RunRecord) -> list[str]:
+    reasons = [f"{reason[:1].upper()}{reason[1:]}." for reason in run.waiting or ()]
+    reasons = reasons or ["No scheduler has looked at its dependencies yet."]
+    if run.wait_until is not None:
+        reasons.append(f"It is given up if that is still so at {rfc3339(run.wait_until)}.")
+    return reasons
+
+
+def _place_in_line(view: RunView) -> str:
+    if view.ahead is not None:
+        state = str(view.ahead.status).replace("_", " ")
+        return f"Run {view.ahead.run_id} of the same job comes first; it is {state}."
+    if view.run.job_version is None:
+        return "The command that was to execute it never began."
+    return "The next free worker takes it; is one running (ecmbatch serve)?"
 
 
 def _ways_on(view: RunView) -> list[str]:

@@ -6,9 +6,9 @@ import hashlib
 import json
 import logging
 import secrets
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from uuid import UUID
 
@@ -19,7 +19,16 @@ from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scheduling.gates import unmet_dependencies
 from ecmbatch.engine.staging import refuse_other_stage
-from ecmbatch.errors import ConflictError, DefinitionChanged, DependencyNotMet, RunAlreadyComplete, UsageError
+from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.errors import (
+    ConflictError,
+    DefinitionChanged,
+    DependencyNotMet,
+    RunAlreadyComplete,
+    RunStopped,
+    UsageError,
+)
+from ecmbatch.ledger.alerts import NewAlert
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -29,8 +38,14 @@ from ecmbatch.protocol.parameters import unknown_params
 from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
 from ecmbatch.protocol.run import FINAL, RunStatus
 from ecmbatch.protocol.scalars import Scalar, encode_scalar
+from ecmbatch.protocol.ticks import Ticks
 
 log = logging.getLogger("ecmbatch")
+
+LONGEST_WAIT = timedelta(hours=24)
+"""How long a run waits for its dependencies, where the job does not say."""
+
+_SECONDS_BETWEEN_LOOKS = 2
 
 DEFAULT_STREAM = "default"
 """The stream of runs without ``--param``."""
@@ -48,12 +63,18 @@ class LaunchOptions:
 
 
 def launch(
-    job: JobDefinition, job_file: str | None, options: LaunchOptions, resources: Resources
+    job: JobDefinition,
+    job_file: str | None,
+    options: LaunchOptions,
+    resources: Resources,
+    *,
+    wait: StopSignal | None = None,
 ) -> tuple[RunRecord, Fence]:
     """Create a run of *job* or continue its latest one, and claim it.
 
-    Raises ``DependencyNotMet``, ``RunAlreadyActive``, ``RunAlreadyComplete``, ``StageElsewhere`` or
-    ``UsageError``.
+    With *wait* a new run waits for its dependencies, until that signal is set or its patience is over; without,
+    it is refused at once where they are not met. Raises ``DependencyNotMet``, ``RunAlreadyActive``,
+    ``RunAlreadyComplete``, ``RunStopped``, ``StageElsewhere`` or ``UsageError``.
     """
     unknown = unknown_params(job.references, options.params)
     if unknown:
@@ -74,7 +95,11 @@ def launch(
         decision = choose(latest, new)
         if decision.launch is not Launch.CONTINUE:
             check_key(latest, new, options, resources)
-            _check_gates(job, new, options, resources)
+            reasons = [] if options.ignore_dependencies else unmet_gates(job, new, options, resources)
+            if reasons and wait is None:
+                _refuse_unmet(job, new, reasons, resources)
+            elif reasons and wait is not None:
+                return _claim_when_met(job, new, options, resources, wait)
         decision, run, fence = runs.launch(new, partial(choose, new=new), Owner.this_process())
         log.info("%s %s: %s", job.job_id, run.run_id, decision.reason)
         if fence is not None:
@@ -172,9 +197,7 @@ def decide(latest: RunRecord | None, new: NewRun, options: LaunchOptions) -> Lau
     return decide_launch(latest.status, same_definition=not changes, fresh=options.fresh, changes=changes)
 
 
-def check_key(
-    latest: RunRecord | None, new: NewRun, options: LaunchOptions, resources: Resources
-) -> None:
+def check_key(latest: RunRecord | None, new: NewRun, options: LaunchOptions, resources: Resources) -> None:
     """Refuse to run an interval again that is loaded, or that has a run already, unless asked for it."""
     if options.window is None or options.fresh:
         return
@@ -207,16 +230,52 @@ def unmet_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resourc
     return unmet_dependencies(job, at=at, backfill=not new.live, ledger=resources.ledger)
 
 
-def _check_gates(job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources) -> None:
+def _refuse_unmet(job: JobDefinition, new: NewRun, reasons: Sequence[str], resources: Resources) -> None:
     """Refuse a new run whose dependencies are not met, and remember that it was refused."""
-    reasons = [] if options.ignore_dependencies else unmet_gates(job, new, options, resources)
-    if not reasons:
-        return
-    error = DependencyNotMet(
-        f"{job.job_id} did not run: {'; '.join(reasons)}",
-        unmet=reasons,
-        hint="run what it depends on first, or add --ignore-dependencies",
-    )
-    run = resources.ledger.runs.record_skipped(new, error_document(error))
-    error.run_id = run.run_id
+    error = _not_met(job, reasons, "run what it depends on first, or add --wait or --ignore-dependencies")
+    error.run_id = resources.ledger.runs.record_skipped(new, error_document(error)).run_id
     raise error
+
+
+def _claim_when_met(
+    job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources, wait: StopSignal
+) -> tuple[RunRecord, Fence]:
+    """Let a new run wait for its dependencies, and claim it once they are met."""
+    ledger, run_id = resources.ledger, new.run_id
+    limit = wait_limit(job, ledger.clock())
+    ledger.runs.record_waiting(replace(new, waiting=[], wait_until=limit))
+    told: list[str] = []
+    while reasons := unmet_gates(job, new, options, resources):
+        if reasons != told:
+            log.info("%s %s waits: %s", job.job_id, run_id, "; ".join(reasons))
+            ledger.queue.keep_waiting(run_id, reasons)
+            told = reasons
+        if ledger.clock() >= limit:
+            error = _not_met(job, reasons, f"run what it depends on, then: ecmbatch run {job.job_id}")
+            ledger.queue.give_up(run_id, error_document(error), waited_alert(job, run_id, error.message))
+            error.run_id = run_id
+            raise error
+        if wait.wait(_SECONDS_BETWEEN_LOOKS):
+            ledger.runs.request_stop(run_id)
+            stopped = RunStopped("stopped while it waited for its dependencies")
+            stopped.run_id = run_id
+            raise stopped
+    return ledger.runs.resume(run_id, Owner.this_process())
+
+
+def wait_limit(job: JobDefinition, now: datetime) -> datetime:
+    """Return until when a run that is made *now* waits for its dependencies: by default until the next tick."""
+    if job.dependency_timeout is not None:
+        return now + job.dependency_timeout
+    ticks = Ticks.of(job.schedule)
+    following = ticks.next_after(now) if ticks is not None else None
+    return min(following or now + LONGEST_WAIT, now + LONGEST_WAIT)
+
+
+def waited_alert(job: JobDefinition, run_id: str, message: str) -> NewAlert:
+    """Return the alert for a run that has waited too long."""
+    return NewAlert(key=f"waited {run_id}", outcome="skipped", recipients=job.alerts, message=message)
+
+
+def _not_met(job: JobDefinition, reasons: Sequence[str], hint: str) -> DependencyNotMet:
+    return DependencyNotMet(f"{job.job_id} did not run: {'; '.join(reasons)}", unmet=reasons, hint=hint)

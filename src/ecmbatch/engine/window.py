@@ -65,15 +65,17 @@ def facts_of(
     }
     facts |= {f"param.{name}": decode_scalar(value) for name, value in run.options["params"].items()}
     facts |= _previous(run, window, ledger)
+    at = run.scheduled_for if run.live else window.end
     for upstream in upstream_jobs(job.references):
-        newest = max(
-            (each for each in ledger.runs.of_job(upstream) if each.status is RunStatus.SUCCESS),
-            key=lambda each: each.window_end or EPOCH,
-            default=None,
-        )
+        covering = [
+            each
+            for each in ledger.upstreams.deciding_runs(upstream, at=at, backfill=not run.live)
+            if each.status is RunStatus.SUCCESS and each.as_of is not None
+        ]
+        newest = max(covering, key=lambda each: (each.as_of or EPOCH, each.number), default=None)
         if newest is not None:
             facts[f"upstream.{upstream}.run_id"] = newest.run_id
-            facts[f"upstream.{upstream}.as_of"] = newest.window_end
+            facts[f"upstream.{upstream}.as_of"] = newest.as_of
     return facts
 
 

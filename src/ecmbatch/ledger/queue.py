@@ -141,8 +141,10 @@ class Queue:
     # -- waiting -----------------------------------------------------------------------------------
 
     def waiting(self) -> Sequence[QueuedRun]:
-        """Return the runs of workers that wait for dependencies, oldest first."""
-        return self._unfinished(RunStatus.WAITING)
+        """Return the runs that wait for dependencies, those of commands too, oldest first."""
+        with self._database.read() as connection:
+            query = _queued_runs().where(tables.runs.c.status == RunStatus.WAITING)
+            return [_queued_run(row) for row in connection.execute(query)]
 
     def unstarted(self) -> Sequence[QueuedRun]:
         """Return the runs of workers that were never started, oldest first."""

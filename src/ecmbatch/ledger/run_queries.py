@@ -13,7 +13,7 @@ from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import AttemptRecord, RunRecord
-from ecmbatch.protocol.run import FINAL, RunStatus
+from ecmbatch.protocol.run import FINAL, UNFINISHED, RunStatus
 
 
 class RunQueries:
@@ -87,6 +87,23 @@ class RunQueries:
         with self._database.read() as connection:
             attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
             return attempt is not None and is_live(attempt, self._database.now(connection))
+
+    def ahead_of(self, run: RunRecord) -> RunRecord | None:
+        """Return the run of the same lane that has to be over before *run* can begin, the oldest of several."""
+        runs = tables.runs.c
+        query = (
+            select(tables.runs)
+            .where(
+                runs.job_id == run.job_id,
+                runs.lane == run.lane,
+                runs.number < run.number,
+                runs.status.in_(UNFINISHED),
+            )
+            .order_by(runs.number)
+        )
+        with self._database.read() as connection:
+            row = connection.execute(query.limit(1)).first()
+        return None if row is None else _run(row)
 
     def last_sign_of_life(self, run: RunRecord) -> datetime:
         """Return when somebody last did something for the run, a whole lease too late at most."""

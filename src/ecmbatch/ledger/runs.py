@@ -129,6 +129,11 @@ class Runs(RunQueries):
             )
             return run_of(connection, new.run_id)
 
+    def record_waiting(self, new: NewRun) -> None:
+        """Add a run that waits for its dependencies; whoever waits claims it with :meth:`resume`."""
+        with self._database.write() as connection:
+            create_run(connection, new, self._database.now(connection), RunStatus.WAITING)
+
     def freeze(
         self,
         fence: Fence,
@@ -297,7 +302,10 @@ class Runs(RunQueries):
             if run.status not in ACTIVE and not may_follow(run.status, RunStatus.STOPPED):
                 raise RunAlreadyComplete(f"run {run_id} is not under way: it is {run.status}")
             self.stop_in(connection, run_id, now)
-            return run_of(connection, run_id)
+            stopped = run_of(connection, run_id)
+            if stopped.status is RunStatus.STOPPED:
+                mark_interval(connection, stopped, RunStatus.STOPPED)
+            return stopped
 
     def stop_in(self, connection: Connection, run_id: str, now: datetime) -> None:
         """Ask a run to stop, in the transaction of the caller; one that nobody executes stops at once."""

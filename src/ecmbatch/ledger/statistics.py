@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -52,7 +53,12 @@ class Statistics:
     def now(self, stream: str) -> LedgerStatistics:
         """Return the figures; *stream* is the one without parameters."""
         with self._database.read() as connection:
-            counts = _counts(connection)
+            counts: Counter[tuple[str, str]] = Counter()
+            last_success: dict[str, datetime] = {}
+            for group in connection.execute(_run_groups()):
+                counts[group.job_id, group.status] += group.runs
+                if group.live and group.status == RunStatus.SUCCESS:
+                    last_success[group.job_id] = group.last
             return LedgerStatistics(
                 at=self._database.now(connection),
                 unfinished={each: count for each, count in counts.items() if each[1] not in FINAL},
@@ -60,15 +66,18 @@ class Statistics:
                 waiting_since=_by_job(connection, _oldest(RunStatus.WAITING)),
                 queued_since=_by_job(connection, _oldest(RunStatus.QUEUED)),
                 window_ends=_by_job(connection, _window_ends(stream)),
-                last_success=_by_job(connection, _last_success()),
+                last_success=last_success,
                 late=_by_job(connection, _late()),
                 undelivered_alerts=connection.execute(_undelivered()).scalar_one(),
             )
 
 
-def _counts(connection: Connection) -> dict[tuple[str, str], int]:
-    query = select(_RUNS.job_id, _RUNS.status, func.count()).group_by(_RUNS.job_id, _RUNS.status)
-    return {(job_id, status): count for job_id, status, count in connection.execute(query)}
+def _run_groups() -> Select[Any]:
+    """How many runs of each job and status there are, live and not, and when the last one of them ended."""
+    group = (_RUNS.job_id, _RUNS.status, _RUNS.live)
+    return select(*group, func.count().label("runs"), func.max(_RUNS.finished_at).label("last")).group_by(
+        *group
+    )
 
 
 def _by_job(connection: Connection, query: Select[Any]) -> dict[str, Any]:
@@ -79,15 +88,6 @@ def _oldest(status: RunStatus) -> Select[Any]:
     """When the oldest run of each job was made that is in *status*."""
     return (
         select(_RUNS.job_id, func.min(_RUNS.created_at)).where(_RUNS.status == status).group_by(_RUNS.job_id)
-    )
-
-
-def _last_success() -> Select[Any]:
-    """When each job last succeeded."""
-    return (
-        select(_RUNS.job_id, func.max(_RUNS.finished_at))
-        .where(_RUNS.status == RunStatus.SUCCESS, _RUNS.live)
-        .group_by(_RUNS.job_id)
     )
 
 

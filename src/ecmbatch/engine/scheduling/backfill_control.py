@@ -93,6 +93,8 @@ class BackfillPlan:
     failed: int
     """Intervals that have failed and were not loaded since."""
     to_do: int
+    continues: str | None
+    """The backfill that would go on, ``None`` where a new one would begin."""
     overlapping: Sequence[BackfillRecord]
     under_way: Sequence[RunRecord]
     """Runs that load a part of the range now; the backfill waits for them there."""
@@ -110,6 +112,7 @@ class BackfillPlan:
         return {
             "format": PLAN_FORMAT,
             "job_id": self.job_id,
+            "continues": self.continues,
             **_asked(request.whole, request.split, request),
             "intervals": {
                 "total": intervals.count(),
@@ -262,6 +265,8 @@ class Backfills:
         total = intervals.count()
         left_out = {"missing": tried, "failed": loaded, "all": 0}[request.reprocess]
         durations = self._durations(job.job_id)
+        overlapping = self._ledger.backfills.overlapping(job.job_id, stream, request.whole)
+        same = [each for each in overlapping if self._is_same(each, job, request)]
         return BackfillPlan(
             job_id=job.job_id,
             request=request,
@@ -269,8 +274,13 @@ class Backfills:
             loaded=loaded,
             failed=tried - loaded,
             to_do=total - left_out,
-            overlapping=self._ledger.backfills.overlapping(job.job_id, stream, request.whole),
-            under_way=self._ledger.backfills.runs_under_way(job.job_id, stream, request.whole),
+            continues=same[0].backfill_id if same else None,
+            overlapping=[each for each in overlapping if each not in same],
+            under_way=[
+                run
+                for run in self._ledger.backfills.runs_under_way(job.job_id, stream, request.whole)
+                if run.backfill_id not in [each.backfill_id for each in same]
+            ],
             parameters=(
                 self._parameters(job, request, intervals.first),
                 self._parameters(job, request, intervals.last),
@@ -374,6 +384,15 @@ class Backfills:
             self._ledger.backfills.pause(backfill_id)
         deliver_alerts(self._resources)
         return self.status(backfill_id)
+
+    def _is_same(self, backfill: BackfillRecord, job: JobDefinition, request: BackfillRequest) -> bool:
+        version = self._ledger.jobs.version(job.job_id, backfill.job_version)
+        return (backfill.whole, backfill.split, backfill.reprocess, version.digest) == (
+            request.whole,
+            request.split,
+            request.reprocess,
+            digest_of_document(document_of(job)),
+        )
 
     def _refuse_to_wait(self, backfill_id: str) -> None:
         """Waiting for jobs that nobody runs would never end."""

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from ecmbatch.engine.launching import DEFAULT_STREAM, new_run_id
+from ecmbatch.engine.launching import DEFAULT_STREAM, new_run_id, wait_limit
 from ecmbatch.ledger.queue import Firing, Moment, QueuedRun
 from ecmbatch.ledger.records import Document, EventRecord, NewRun
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -24,9 +24,6 @@ from ecmbatch.protocol.ticks import Ticks
 
 ON_TIME = timedelta(minutes=5)
 """A tick that is noticed within this time is not a missed one: schedulers look every few seconds."""
-
-LONGEST_WAIT = timedelta(hours=24)
-"""How long a run waits for its dependencies, where the job does not say."""
 
 _MOST_AT_ONCE = 500
 """Ticks made up for in one transaction; the rest follows with the next pass."""
@@ -63,14 +60,6 @@ def event_document(event: EventRecord) -> dict[str, Any]:
     if event.name is not None:
         return {**told, "event": event.name, "id": (event.event_key or ":").partition(":")[2] or None}
     return {**told, "job": event.job_id, "status": str(event.status), "run_id": event.run_id}
-
-
-def wait_limit(job: JobDefinition, ticks: Ticks | None, now: datetime) -> datetime:
-    """Return until when a run that is made *now* waits for its dependencies: by default until the next tick."""
-    if job.dependency_timeout is not None:
-        return now + job.dependency_timeout
-    following = ticks.next_after(now) if ticks is not None else None
-    return min(following or now + LONGEST_WAIT, now + LONGEST_WAIT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +164,6 @@ class _Making:
 
     def _run(self, key: str, trigger: str, scheduled_for: datetime, facts: Mapping[str, Any]) -> NewRun:
         waits = bool(self.job.dependencies)
-        ticks = Ticks.of(self.job.schedule)
         return NewRun(
             run_id=new_run_id(self.moment.now),
             job_id=self.job.job_id,
@@ -199,7 +187,7 @@ class _Making:
             scheduled_for=scheduled_for,
             job_version=self.moment.job.version,
             waiting=[] if waits else None,
-            wait_until=wait_limit(self.job, ticks, self.moment.now) if waits else None,
+            wait_until=wait_limit(self.job, self.moment.now) if waits else None,
         )
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
+from ecmbatch.engine.launching import waited_alert
 from ecmbatch.engine.scheduling.gates import unmet_dependencies
 from ecmbatch.engine.scheduling.known_jobs import KnownJobs
 from ecmbatch.ledger.alerts import NewAlert
@@ -17,11 +18,15 @@ from ecmbatch.protocol.schedule import policy_of
 
 log = logging.getLogger("ecmbatch")
 
+_GRACE = timedelta(minutes=5)
+
 
 def release_waiting(ledger: Ledger, jobs: KnownJobs) -> None:
     """Look at every run that waits: queue it, remember what it still waits for, or give it up."""
     for run in ledger.queue.waiting():
-        assert run.job_version is not None
+        if run.job_version is None:
+            _bury(run, ledger)
+            continue
         job = jobs.get(run.job_id, run.job_version)
         reasons = _unmet(job, run, ledger)
         if not reasons:
@@ -59,9 +64,17 @@ def _give_up(job: JobDefinition, run: QueuedRun, reasons: list[str], ledger: Led
         "problems": [],
         "hint": f"run what it depends on, then: ecmbatch run {run.job_id}",
     }
-    alert = NewAlert(key=f"waited {run.run_id}", outcome="skipped", recipients=job.alerts, message=message)
-    if ledger.queue.give_up(run.run_id, error, alert):
+    if ledger.queue.give_up(run.run_id, error, waited_alert(job, run.run_id, message)):
         log.error("%s", message, extra=_about("run.skipped", run))
+
+
+def _bury(run: QueuedRun, ledger: Ledger) -> None:
+    """A run that its own command waits for is its business, unless that has died: its patience is over then."""
+    if run.wait_until is None or ledger.clock() < run.wait_until + _GRACE:
+        return
+    message = f"the command that waited to run {run.job_id} is gone"
+    alert = NewAlert(key=f"waited {run.run_id}", outcome="skipped", recipients=(), message=message)
+    ledger.queue.give_up(run.run_id, {"code": "dependency_not_met", "message": message}, alert)
 
 
 def tell_lateness(ledger: Ledger, jobs: KnownJobs) -> None:
