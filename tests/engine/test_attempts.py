@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import chain, repeat
 from pathlib import Path
@@ -17,7 +20,7 @@ from ecmbatch.connectors.connector import ConnectorType, Cursor, ReadRequest, Sc
 from ecmbatch.connectors.memory import MemoryConnector
 from ecmbatch.engine import runner
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.errors import PluginError, RunFailed, RunStopped, SourceError, Unreachable
+from ecmbatch.errors import PluginError, RunFailed, RunReleased, RunStopped, SourceError, Unreachable
 from ecmbatch.project_file import ProjectSettings
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stores.memory import MemoryStore, MemoryTables
@@ -128,6 +131,68 @@ def test_attempts_are_limited_but_people_are_not(tmp_path: Path) -> None:
     assert (failed.status, failed.exit_code, failed.view.run.attempt) == (RunStatus.FAILED, 7, 2)
     assert world.project.resume(failed.run_id, job=definition).status is RunStatus.SUCCESS
     assert world.stored() == list(range(100))
+
+
+def backing_off(
+    world: World, caplog: pytest.LogCaptureFixture, then: Callable[[str], None]
+) -> Callable[[], None]:
+    """A thread that waits until a run waits for its next attempt, and does *then*."""
+
+    def act() -> None:
+        while "trying again in" not in caplog.text:
+            time.sleep(0.01)
+        (view,) = world.project.history.recent_runs()
+        assert (view.run.status, view.live) == (RunStatus.IN_PROGRESS, True), (
+            "nobody else may take it meanwhile"
+        )
+        then(view.run.run_id)
+
+    return act
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"),
+    [(RunStopped("stopped"), RunStatus.STOPPED), (RunReleased("shutting down"), RunStatus.QUEUED)],
+)
+def test_a_run_that_waits_for_its_next_attempt_can_be_stopped_and_released(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, reason: RunStopped, status: RunStatus, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(runner.random, "uniform", lambda _low, high: high)
+    caplog.set_level("WARNING", "ecmbatch")
+    monkeypatch.setattr(logging.getLogger("ecmbatch"), "propagate", True)
+    world = World(tmp_path, Flaky(raising(Unreachable("the source went away")), times=1))
+    stop = StopSignal()
+    definition = job(retry={"max_attempts": 2, "base_delay": "1 hour"})
+    with ThreadPoolExecutor(1) as other:
+        acted = other.submit(backing_off(world, caplog, lambda _run: stop.set(reason)))
+        ended = world.project.run(definition, stop=stop)
+        acted.result()
+    assert (ended.status, ended.view.run.attempt) == (status, 1)
+    assert world.project.resume(ended.run_id, job=definition).status is RunStatus.SUCCESS
+    assert world.stored() == list(range(100))
+
+
+def test_a_request_to_stop_ends_the_wait_for_the_next_attempt(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(runner.random, "uniform", lambda _low, high: high)
+    caplog.set_level("WARNING", "ecmbatch")
+    monkeypatch.setattr(logging.getLogger("ecmbatch"), "propagate", True)
+    world = World(tmp_path, Flaky(raising(Unreachable("the source went away")), times=1))
+    with ThreadPoolExecutor(1) as other:
+        acted = other.submit(backing_off(world, caplog, lambda run: world.project.stop(run) and None))
+        ended = world.project.run(job(retry={"max_attempts": 2, "base_delay": "1 hour"}))
+        acted.result()
+    assert ended.status is RunStatus.STOPPED
+
+
+def test_an_attempt_that_is_followed_by_another_keeps_its_error_and_is_nobodys_news(tmp_path: Path) -> None:
+    world = World(tmp_path, Flaky(raising(Unreachable("the source went away")), times=1))
+    ended = world.project.run(job(retry={"max_attempts": 2, "base_delay": "1 ms"}))
+    first, second = ended.view.attempts
+    assert first.error and first.error["code"] == "unreachable" and second.error is None
+    events = world.project._resources.ledger.events.recent()
+    assert [event.status for event in events] == [RunStatus.SUCCESS]
 
 
 def test_an_error_that_will_not_pass_is_not_tried_again(tmp_path: Path) -> None:

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import TYPE_CHECKING, Any
 
 from ecmbatch.errors import EcmbatchError
+
+if TYPE_CHECKING:
+    from ecmbatch.engine.resources import Resources
+
+
+def redacted_document(error: EcmbatchError, resources: Resources) -> dict[str, Any]:
+    """Return the JSON form without the project's secrets, as the ledger keeps it."""
+    document: dict[str, Any] = json.loads(resources.project_file.redact(json.dumps(error_document(error))))
+    return document
 
 
 def error_document(error: EcmbatchError) -> dict[str, Any]:

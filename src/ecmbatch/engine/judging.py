@@ -165,7 +165,12 @@ def _counted_again(
 
 
 def _alerts(job: JobDefinition, run: RunRecord, verdict: Verdict) -> list[NewAlert]:
-    """Return the state of every rule that somebody is to hear of; the ledger keeps the changes."""
+    """Return the state of every rule that somebody is to hear of; the ledger keeps the changes.
+
+    A backfill tells of all of its runs at once, at its end.
+    """
+    if run.backfill_id is not None:
+        return []
     alerts = []
     for rule in verdict.rules:
         failing = rule.outcome in ("warn", "fail", "error")

@@ -9,7 +9,6 @@ Every step finds out what an earlier attempt left and goes on from there, so tha
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import time
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from ecmbatch.connectors.connector import Scan
 from ecmbatch.crash_points import crash_point
@@ -25,7 +25,7 @@ from ecmbatch.engine.cancelling import CancelledWhenStopped
 from ecmbatch.engine.executors.executor import Executor
 from ecmbatch.engine.executors.processes import Processes
 from ecmbatch.engine.executors.threads import Threads
-from ecmbatch.engine.failures import error_document
+from ecmbatch.engine.failures import redacted_document
 from ecmbatch.engine.judging import NO_RULES, judge_run, manifest_of
 from ecmbatch.engine.launching import check_definition, current_definition, digest_of
 from ecmbatch.engine.lease import LeaseKeeper
@@ -110,32 +110,52 @@ class Runner:
             lineage.close()
 
     def _execute(self, run: RunRecord, fence: Fence, lineage: Lineage, *, accept_change: bool) -> RunRecord:
+        failure: EcmbatchError | None = None
         for tries in range(1, self._job.retry.max_attempts + 1):
+            goes_on = tries < self._job.retry.max_attempts
             try:
-                if tries > 1:
+                if failure is not None:
                     # The ledger may have missed that the last attempt is over: it was what could not be reached.
                     run, fence = self._resources.ledger.runs.resume(
-                        run.run_id, Owner.this_process(), ended=fence
+                        run.run_id, Owner.this_process(), ended=fence, error=self._document(failure)
                     )
                 self.profile = Profile()
                 attempt = _Attempt(
                     self._job, run, fence, self._resources, self._workers, self._stop, self.profile
                 )
                 with lineage.attempt(fence):
-                    return attempt.execute(self._on_start, accept_change=accept_change)
+                    return attempt.execute(self._on_start, accept_change=accept_change, goes_on=goes_on)
             except RunAlreadyComplete:
                 # Nothing was lost but the acknowledgement.
                 return self._resources.ledger.runs.get(run.run_id)
             except EcmbatchError as error:
-                if error.error_class != "transient" or tries == self._job.retry.max_attempts:
+                if error.error_class != "transient" or not goes_on:
                     raise
-                delay = self._delay(tries)
-                log.warning(
-                    "attempt %d failed: %s; trying again in %.0f s", fence.attempt, error.message, delay
-                )
-                if self._stop.wait(delay):
-                    raise
+                failure = error
+            self._back_off(tries, fence, failure)
         raise AssertionError("a job has at least one attempt")
+
+    def _back_off(self, tries: int, fence: Fence, failure: EcmbatchError) -> None:
+        """Wait for the next attempt. The run stays ours meanwhile: if we die now, whoever takes it over goes on.
+
+        Raises what the run is asked to stop with, once the ledger knows.
+        """
+        delay = self._delay(tries)
+        log.warning("attempt %d failed: %s; trying again in %.0f s", fence.attempt, failure.message, delay)
+        stop = StopSignal(self._stop)
+        until = time.monotonic() + delay
+        with LeaseKeeper(self._resources.ledger, fence, stop):
+            while not stop.is_set() and (left := until - time.monotonic()) > 0:
+                stop.wait(min(left, _SECONDS_BETWEEN_LOOKS))
+        if not stop.is_set() or isinstance(stop.reason, Unreachable):
+            return
+        if isinstance(stop.reason, RunStopped):
+            status = RunStatus.QUEUED if isinstance(stop.reason, RunReleased) else RunStatus.STOPPED
+            self._resources.ledger.runs.finish(fence, status, error=self._document(stop.reason))
+        raise stop.reason
+
+    def _document(self, error: EcmbatchError) -> dict[str, Any]:
+        return redacted_document(error, self._resources)
 
     def _delay(self, tries: int) -> float:
         """Exponential back-off with full jitter: many jobs that failed together do not come back together."""
@@ -166,8 +186,10 @@ class _Attempt:
         self._stop = StopSignal(stop)
         self._deadline = time.monotonic() + job.timeout.total_seconds() if job.timeout else None
 
-    def execute(self, on_start: Callable[[str], None] | None, *, accept_change: bool) -> RunRecord:
-        """Tell the story, and write down how it ended."""
+    def execute(
+        self, on_start: Callable[[str], None] | None, *, accept_change: bool, goes_on: bool
+    ) -> RunRecord:
+        """Tell the story, and write down how it ended; not where another attempt *goes_on* after the error."""
         try:
             if on_start is not None:
                 on_start(self._run.run_id)
@@ -181,7 +203,8 @@ class _Attempt:
             if (finished := self._finished_after_all(error)) is not None:
                 return finished
             ending = self._ending(error)
-            self._end_as(self._status_after(ending), ending)
+            if not (goes_on and ending.error_class == "transient"):
+                self._end_as(self._status_after(ending), ending)
             if ending is error:
                 raise
             raise ending from error
@@ -505,5 +528,4 @@ class _Attempt:
         return RunStatus.FAILED
 
     def _end_as(self, status: RunStatus, error: EcmbatchError) -> None:
-        document = json.loads(self._resources.project_file.redact(json.dumps(error_document(error))))
-        self._ledger.runs.finish(self._fence, status, error=document)
+        self._ledger.runs.finish(self._fence, status, error=redacted_document(error, self._resources))

@@ -77,12 +77,13 @@ class Runs(RunQueries):
         *,
         permit: Callable[[RunRecord], None] | None = None,
         ended: Fence | None = None,
+        error: Document | None = None,
     ) -> tuple[RunRecord, Fence]:
         """Claim an existing run for a new attempt.
 
         *permit* may raise, once it is known that the run could be claimed and before anything is changed.
-        *ended* is an attempt of the caller's own that is over, although the ledger may not have heard of it. So is
-        the next one if it is *owner*'s: it was claimed by an earlier call whose acknowledgement was lost.
+        *ended* is an attempt of the caller's own that is over, with *error*, although the ledger may not have heard
+        of it. So is the next one if it is *owner*'s: it was claimed by an earlier call whose acknowledgement was lost.
 
         Raises ``UsageError`` (no such run), ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
         """
@@ -102,10 +103,10 @@ class Runs(RunQueries):
                     )
                 if permit is not None:
                     permit(run)
-                fence = self.claim_in(connection, run, owner, now)
+                fence = self.claim_in(connection, run, owner, now, error)
                 return run_of(connection, run_id), fence
-        except IntegrityError as error:
-            raise RunAlreadyActive(f"another process resumed run {run_id} at the same moment") from error
+        except IntegrityError as conflict:
+            raise RunAlreadyActive(f"another process resumed run {run_id} at the same moment") from conflict
 
     def refuse_if_live(self, job_id: str, lane: str) -> None:
         """Raise ``RunAlreadyActive`` while somebody executes a run of the lane."""
@@ -217,11 +218,18 @@ class Runs(RunQueries):
                 update(tables.runs).where(tables.runs.c.run_id == fence.run_id).values(stage=dict(stage))
             )
 
-    def claim_in(self, connection: Connection, run: RunRecord, owner: Owner, now: datetime) -> Fence:
+    def claim_in(
+        self,
+        connection: Connection,
+        run: RunRecord,
+        owner: Owner,
+        now: datetime,
+        error: Document | None = None,
+    ) -> Fence:
         """Begin the next attempt, in the transaction of the caller: whoever held the run before is fenced off from
-        here on."""
+        here on. *error* is what that attempt ended with, if it is known."""
         lost = active_attempt(connection, _in_lane(run.job_id, run.lane))
-        self._end_lost_attempt(connection, lost, now)
+        self._end_lost_attempt(connection, lost, now, error)
         run = run_of(connection, run.run_id)
         fence = Fence(run_id=run.run_id, attempt=run.attempt + 1, epoch=run.epoch + 1)
         work = self._remaining_work(connection, run.run_id)
@@ -419,11 +427,17 @@ class Runs(RunQueries):
         )
         _refuse_live(attempt, job_id, now)
 
-    def _end_lost_attempt(self, connection: Connection, attempt: AttemptRecord | None, now: datetime) -> None:
+    def _end_lost_attempt(
+        self,
+        connection: Connection,
+        attempt: AttemptRecord | None,
+        now: datetime,
+        error: Document | None = None,
+    ) -> None:
         """Close the attempt of a worker that is gone, so that its run and its lane can be claimed."""
         if attempt is None:
             return
-        error = {"code": WORKER_LOST, "message": f"{attempt.owner} ended without a word"}
+        error = error or {"code": WORKER_LOST, "message": f"{attempt.owner} ended without a word"}
         connection.execute(
             update(tables.attempts)
             .where(tables.attempts.c.run_id == attempt.run_id, tables.attempts.c.attempt == attempt.attempt)

@@ -86,6 +86,7 @@ runs = Table(
     UniqueConstraint("job_id", "run_key", name="one_run_per_key"),
 )
 Index("runs_of_a_lane", runs.c.job_id, runs.c.lane, runs.c.number)
+Index("runs_by_job_and_status", runs.c.job_id, runs.c.status, runs.c.live, runs.c.finished_at)
 Index("runs_by_status", runs.c.status, runs.c.number)
 Index("runs_of_a_job", runs.c.job_id, runs.c.live, runs.c.status, runs.c.scheduled_for)
 Index("runs_by_coverage", runs.c.job_id, runs.c.window_end)

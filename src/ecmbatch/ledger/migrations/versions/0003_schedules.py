@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("backfill_id", sa.String(64)))
     op.add_column("alerts", sa.Column("delivering", sa.JSON))
     op.add_column("alerts", sa.Column("delivering_until", Instant))
+    op.create_index("runs_by_job_and_status", "runs", ["job_id", "status", "live", "finished_at"])
     op.create_index("runs_by_status", "runs", ["status", "number"])
     op.create_index("runs_of_a_job", "runs", ["job_id", "live", "status", "scheduled_for"])
     op.create_index("runs_by_coverage", "runs", ["job_id", "window_end"])
