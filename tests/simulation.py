@@ -24,6 +24,7 @@ from ecmbatch.project_file import ProjectFile, ProjectSettings
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.testing.clock import ManualClock
 
+_MOST_PASSES = 100
 SHORTLY = timedelta(minutes=1)
 
 
@@ -96,8 +97,11 @@ class Simulation:
         for each in self._under_way:
             self.ledger.runs.renew(each.fence)
         self._next_tick = self._pass()
-        while self._work():
+        for _ in range(_MOST_PASSES):
+            if not self._work():
+                return
             self._next_tick = self._pass()
+        raise AssertionError("the scheduler makes runs for ever")
 
     def _pass(self) -> datetime | None:
         return [scheduler.run_pass() for scheduler in self._schedulers][-1]

@@ -204,6 +204,8 @@ def test_a_paused_job_does_not_fire_and_does_not_make_up_for_it(tmp_path: Path) 
     simulation.ledger.jobs.pause("job", "maintenance")
     simulation.run_until(at(2, 12, 30))
     simulation.ledger.jobs.resume("job")
+    simulation.tick()
+    assert simulation.ticks("job") == []
     simulation.run_until(at(2, 13, 30))
     assert simulation.ticks("job") == [at(2, 13)]
 
