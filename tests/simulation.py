@@ -65,9 +65,13 @@ class Simulation:
         file = ProjectFile(root=self.root, settings=ProjectSettings()).with_implied_names()
         self.resources = Resources(file, clock=self.clock)
         self.ledger = self.resources.ledger
-        self._schedulers = [Scheduler(self.resources) for _ in range(self.schedulers)]
+        self.replace_schedulers()
         self._under_way: list[_UnderWay] = []
         self.tick()
+
+    def replace_schedulers(self) -> None:
+        """Let other schedulers take the place of those that were there."""
+        self._schedulers = [Scheduler(self.resources) for _ in range(self.schedulers)]
 
     def write(self, job_id: str, sections: Mapping[str, Any]) -> None:
         """Write the file of a job, as it is from now on."""

@@ -26,7 +26,6 @@ from ecmbatch.errors import (
     DependencyNotMet,
     EcmbatchError,
     InvalidDocument,
-    NotResumable,
     RunStopped,
     UsageError,
 )
@@ -201,7 +200,7 @@ class Project:
 
         *window* (aware, half-open) makes it a backfill of that interval. With *wait* it waits for the job's
         dependencies, at most for its ``dependency_timeout``; without, it is refused at once. *on_start* gets the
-        run's id. Raises what keeps a run from starting: ``InvalidDocument``, ``RunAlreadyActive``, ``Unreachable`` …
+        run's id. Raises what keeps a run from starting: ``InvalidDocument``, ``RunAlreadyActive`` …
         """
         file = self._checked(job)
         options = LaunchOptions(
@@ -240,11 +239,6 @@ class Project:
         ``NotResumable``, ``DefinitionChanged``, ``StageElsewhere``.
         """
         record = self._resources.ledger.runs.get(run_id)
-        if record.status is RunStatus.WAITING:
-            raise NotResumable(
-                f"run {run_id} waits for other jobs: {'; '.join(record.waiting or ())}",
-                hint=f"run it without waiting: ecmbatch run {record.job_id} --ignore-dependencies",
-            )
         file = self._checked(job if job is not None else self._job_of(record))
         if file.job.job_id != record.job_id:
             raise UsageError(f"run {run_id} is of job {record.job_id}, not {file.job.job_id}")

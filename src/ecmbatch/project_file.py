@@ -208,7 +208,7 @@ def find_project_file(start: Path) -> Path:
 
 
 def open_project_file(path: Path | None, environment: Mapping[str, str]) -> ProjectFile:
-    """Load the project file *path* (or the folder it is in); by default the nearest one above the current folder."""
+    """Load the project file *path*, or that of a folder; by default the nearest one above the current folder."""
     given = path if path is not None else find_project_file(Path.cwd())
     return load_project_file(given / FILE_NAME if given.is_dir() else given, environment)
 

@@ -180,3 +180,34 @@ def test_patience_can_be_short(project: Any, ecmbatch: Ecmbatch) -> None:
     ended = ecmbatch("run", "people", "--wait", "--json")
     assert (ended.exit_code, ended.document["status"]) == (4, "skipped")
     assert "did not run" in ended.document["error"]["message"]
+
+
+def test_who_waits_can_be_stopped_from_elsewhere(project: Any, ecmbatch: Ecmbatch) -> None:
+    project.job(job_id="upstream")
+    project.job(**NEEDS_UPSTREAM)
+    waiting = project.start("run", "people", "--wait", "--json")
+    waiting.await_line("waits: needs upstream")
+    (run,) = ecmbatch("runs", "--json").document
+    assert ecmbatch("stop", run["run_id"]).exit_code == 0
+    ended = waiting.end()
+    assert (ended.exit_code, ended.document["status"]) == (5, "stopped")
+
+
+def test_a_run_that_a_killed_command_waited_for_is_given_up_at_once(project: Any, ecmbatch: Ecmbatch) -> None:
+    project.job(job_id="upstream")
+    project.job(**NEEDS_UPSTREAM)
+    waiting = project.start("run", "people", "--wait")
+    waiting.await_line("waits: needs upstream")
+    waiting.signal(signal.SIGKILL)
+    waiting.end()
+    one_pass(project)
+    (run,) = ecmbatch("runs", "--json").document
+    assert (run["status"], run["error"]["code"]) == ("skipped", "worker_lost")
+
+
+def test_an_interval_that_was_waited_for_in_vain_can_be_run_later(project: Any, ecmbatch: Ecmbatch) -> None:
+    project.job(job_id="upstream")
+    project.job(dependency_timeout="1 second", **NEEDS_UPSTREAM)
+    interval = ("--window-start", "2026-01-01T00:00:00Z", "--window-end", "2026-01-02T00:00:00Z")
+    assert ecmbatch("run", "people", "--wait", *interval).exit_code == 4
+    assert ecmbatch("run", "people", "--ignore-dependencies", *interval).exit_code == 0

@@ -19,6 +19,7 @@ from ecmbatch.ledger.intervals import interval_of
 from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.place import LedgerPlace
+from ecmbatch.ledger.queue import MOST_LOST_WORKERS
 from ecmbatch.ledger.records import Fence, NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.intervals import (
@@ -530,3 +531,80 @@ def test_one_that_failed_and_is_given_up_stays_failed(ledger: Ledger) -> None:
 def test_a_backfill_that_is_not_there_is_told(ledger: Ledger) -> None:
     with pytest.raises(UsageError, match="there is no backfill 'x'"):
         ledger.backfills.get("x")
+
+
+def test_what_waited_when_it_was_paused_waits_when_it_goes_on(ledger: Ledger) -> None:
+    work = make(ledger, 2)
+    work.waits = True
+    (run_id,) = ledger.backfills.advance("b", work).started
+    ledger.backfills.pause("b")
+    ledger.backfills.resume("b")
+    assert ledger.backfills.advance("b", work).started == [run_id]
+    run = ledger.runs.get(run_id)
+    assert (run.status, run.waiting) == (RunStatus.WAITING, [])
+    assert ledger.queue.claimable() == 0
+    ledger.queue.release(run_id)
+    # What has begun never waits again.
+    _, fence = claim(ledger, work)
+    freeze(ledger, fence)
+    ledger.runs.finish(fence, RunStatus.STOPPED)
+    ledger.backfills.resume("b")
+    assert ledger.backfills.advance("b", work).started == [run_id]
+    assert ledger.runs.get(run_id).status is RunStatus.QUEUED
+
+
+def freeze(ledger: Ledger, fence: Fence) -> None:
+    ledger.runs.freeze(
+        fence,
+        started_at=ZERO,
+        window=(None, ZERO),
+        plan={"any": 1},
+        digest="d",
+        definition={},
+        partitions_of_scan=[[0]],
+        stage={},
+    )
+
+
+def test_a_run_that_lost_its_workers_gets_as_many_again_when_it_is_tried_again(ledger: Ledger) -> None:
+    work = make(ledger, 1)
+
+    def lose_all() -> int:
+        advance(ledger, work)
+        lost = 0
+        while ledger.queue.claim(GONE, lambda _: None, backfill_id="b") is not None:
+            lost += 1
+        return lost
+
+    assert lose_all() == MOST_LOST_WORKERS
+    assert status(ledger, work) is BackfillStatus.FAILED
+    (failed,) = ledger.backfills.latest_failures("b")
+    assert failed.error and failed.error["code"] == "worker_lost"
+    ledger.backfills.retry("b")
+    assert lose_all() == MOST_LOST_WORKERS
+    ledger.backfills.resume("b")
+    advance(ledger, work)
+    end(ledger, work)
+    assert ranges(ledger, work) == [(days(0, 1), LOADED)]
+
+
+@pytest.mark.parametrize("ended", [None, "cancelled"])
+def test_success_by_hand_lets_one_that_failed_go_on_only_if_no_other_had_its_range(
+    ledger: Ledger, clock: ManualClock, ended: str | None
+) -> None:
+    failed = make(ledger, 4)
+    advance(ledger, failed)
+    run = end(ledger, failed, RunStatus.FAILED)
+    clock.advance(timedelta(seconds=1))
+    other = make(ledger, backfill_id="c", whole=days(2, 4), split="2 d")
+    if ended is not None:
+        ledger.backfills.cancel("c")
+    _, fence = ledger.runs.resume(run.run_id, ME)
+    ledger.runs.finish(fence, RunStatus.SUCCESS)
+    assert status(ledger, failed) is BackfillStatus.FAILED
+    if ended is None:
+        with pytest.raises(ConflictError, match="backfill c of job has a part of this range"):
+            ledger.backfills.resume("b")
+        assert finish_all(ledger, other) == [days(2, 4)]
+    ledger.backfills.resume("b")
+    assert finish_all(ledger, failed) == [days(1, 2), *([] if ended is None else [days(2, 3), days(3, 4)])]

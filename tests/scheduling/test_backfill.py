@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 
 from ecmbatch import Plugins, Project
 from ecmbatch.crash_points import CrashPoint
+from ecmbatch.engine.resources import Resources
+from ecmbatch.engine.scheduling import scheduler
 from ecmbatch.engine.scheduling.backfill_control import BackfillRequest, BackfillView
-from ecmbatch.engine.scheduling.backfills import advance_backfills
+from ecmbatch.engine.scheduling.backfills import advance_backfill
 from ecmbatch.engine.scheduling.worker import execute_next
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import (
@@ -24,11 +26,14 @@ from ecmbatch.errors import (
     DependencyNotMet,
     InvalidDocument,
     RunAlreadyComplete,
+    RunReleased,
     RunStopped,
+    StoreBusy,
     UsageError,
 )
 from ecmbatch.ledger import tables
 from ecmbatch.project_file import ProjectSettings
+from ecmbatch.protocol.intervals import BackfillStatus
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.stores.memory import MemoryStore, MemoryTables
@@ -151,7 +156,7 @@ def test_the_protocols_job_is_filled_by_day_while_live_runs_go_on_and_never_move
             start, end = f"2026-01-0{5 - day}T00:00:00Z", f"2026-01-0{6 - day}T00:00:00Z"
             assert document["window"] == {"start": start, "end": end}
             assert document["parameters"] == {"last_sync": start, "window_end": end}
-            advance_backfills(project._resources)
+            advance_backfill(view.backfill.backfill_id, project._resources)
         assert [each.window_end for each in project.watermarks("customer-sync")] == marks[::-1]
         assert marks == sorted(marks)
         assert project.backfills.status(view.backfill.backfill_id).backfill.status == "completed"
@@ -401,3 +406,58 @@ def test_a_backfill_of_a_paused_job_is_executed(world: World) -> None:
     with world.project() as project:
         project.pause(job(), "for now")
     assert numbers(world.backfill(end=1)) == {"loaded": 1}
+
+
+def test_what_is_staged_on_another_host_is_not_waited_for(world: World) -> None:
+    with world.project() as project:
+        view, _ = project.create_backfill(job(), request(0, 2))
+        backfill_id = view.backfill.backfill_id
+        stop = StopSignal()
+        stop.set(RunReleased("the worker shuts down"))
+        released = execute_next(project._resources, workers=1, stop=stop)
+        assert released is not None and (released.status, released.attempt) == (RunStatus.QUEUED, 1)
+        elsewhere = {"id": "s", "host": "elsewhere", "path": "/stage"}
+        with project._resources.ledger._database.write() as connection:
+            connection.execute(update(tables.runs).values(stage=elsewhere))
+        with pytest.raises(DependencyNotMet, match="staged in /stage on elsewhere") as raised:
+            project.backfills.execute(backfill_id, stop=StopSignal())
+        assert raised.value.exit_code == 4
+        # A worker there may still take it.
+        assert project.backfills.status(backfill_id).backfill.status == "running"
+        project.abandon(released.run_id)
+        assert numbers(project.backfills.execute(backfill_id, stop=StopSignal())) == {"loaded": 2}
+    assert world.loaded() == list(range(10))
+
+
+def test_to_go_on_with_appending_is_refused_where_another_loaded_a_part_of_an_interval(world: World) -> None:
+    appended = job(mode="append")
+    with world.project() as project:
+        view, _ = project.create_backfill(appended, request())
+        backfill_id = view.backfill.backfill_id
+        project.backfills.cancel(backfill_id)
+        project.run(appended, window=(at(0.5), at(2)))
+        with pytest.raises(ConflictError, match="append would add its rows twice"):
+            project.backfills.resume(backfill_id)
+        assert project.backfills.status(backfill_id).backfill.status == "cancelled"
+
+
+def test_what_keeps_a_backfill_from_going_on_is_logged_once(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with world.project() as project:
+        project.create_backfill(job(), request(0, 2))
+        other, _ = project.create_backfill(job(), request(2, 4))
+        in_use = [StoreBusy("the store is in use"), StoreBusy("the store is in use"), StoreBusy("by another")]
+        advance = scheduler.advance_backfill
+
+        def advance_one(backfill_id: str, resources: Resources) -> BackfillStatus:
+            if backfill_id != other.backfill.backfill_id and in_use:
+                raise in_use.pop(0)
+            return advance(backfill_id, resources)
+
+        monkeypatch.setattr(scheduler, "advance_backfill", advance_one)
+        each_pass = scheduler.Scheduler(project._resources)
+        for _ in range(4):
+            each_pass.run_pass()
+    told = [message.partition(": ")[2] for message in caplog.messages if message.startswith("backfill ")]
+    assert told == ["the store is in use", "by another"]

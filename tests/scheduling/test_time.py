@@ -8,7 +8,14 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import update
 
+from ecmbatch.engine.job_files import read_job
+from ecmbatch.engine.launching import LaunchOptions, launch
+from ecmbatch.engine.scheduling.scheduler import Scheduler
+from ecmbatch.engine.scheduling.worker import execute_next
+from ecmbatch.engine.stopping import StopSignal
+from ecmbatch.ledger import tables
 from ecmbatch.protocol.run import RunStatus
 from simulation import Simulation, Work
 
@@ -270,3 +277,113 @@ def test_a_minutely_job_makes_up_for_a_long_time_in_bounded_steps(tmp_path: Path
     simulation.tick()
     simulation.tick()
     assert simulation.ticks("job") == [at(2) + timedelta(minutes=n) for n in range(1, 1201)]
+
+
+def test_a_job_with_another_id_in_its_file_is_another_job(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    path = tmp_path / "jobs" / "job.json"
+    path.write_text(path.read_text().replace('"job_id": "job"', '"job_id": "renamed"'))
+    simulation.tick()
+    simulation.run_until(at(2, 10, 30))
+    assert (simulation.ticks("job"), simulation.ticks("renamed")) == ([], [at(2, 10)])
+
+
+def test_another_policy_does_not_lose_a_tick_that_is_due(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.write("job", {"schedule": HOURLY | {"late_after": "1 hour"}})
+    simulation.sleep_until(at(2, 10, 1))
+    assert simulation.ticks("job") == [at(2, 10)]
+
+
+def test_a_scheduler_with_older_files_does_not_retire_a_job_for_good(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    simulation.ledger.jobs.deactivate("job")  # as a scheduler does that has no such file
+    simulation.tick()
+    simulation.tick()
+    simulation.run_until(at(2, 10, 30))
+    assert simulation.ticks("job") == [at(2, 10)]
+
+
+def test_a_run_of_a_schedule_that_cannot_be_planned_has_failed(tmp_path: Path) -> None:
+    job = {"schedule": HOURLY, "source": {"connector": "files", "path": "${param.missing}.csv"}}
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": job})
+    simulation.sleep_until(at(2, 9, 59))
+    simulation.clock.now = at(2, 10)
+    Scheduler(simulation.resources).run_pass()
+    run = execute_next(simulation.resources, workers=1, stop=StopSignal())
+    assert run is not None and run.status is RunStatus.FAILED
+    assert [alert.outcome for alert in simulation.ledger.alerts.all()] == ["failed"]
+
+
+def test_a_dead_command_holds_nobody_up(tmp_path: Path) -> None:
+    schedule = HOURLY | {"overlap": "skip"}
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": schedule}})
+    job = read_job("job", tmp_path, tmp_path)
+    launch(job.job, job.path, LaunchOptions(), simulation.resources)  # and nobody executes it
+    simulation.run_until(at(2, 11, 30))
+    assert [str(run.status) for run in simulation.runs("job")] == ["abandoned", "success", "success"]
+
+
+def test_a_job_that_cannot_be_read_any_more_does_not_keep_the_others(tmp_path: Path) -> None:
+    needs = {"schedule": "0 * * * *", "dependencies": [{"job": "up", "status": "success"}]}
+    simulation = Simulation(
+        tmp_path, at(2, 9, 30), {"a": needs, "b": needs, "up": {"schedule": {"type": "manual"}}}
+    )
+    simulation.run_until(at(2, 10, 5))
+    with simulation.ledger._database.write() as connection:
+        connection.execute(
+            update(tables.job_versions)
+            .where(tables.job_versions.c.job_id == "a")
+            .values(document={"no": "job"})
+        )
+    simulation.replace_schedulers()
+    simulation.run_by_hand("up")
+    simulation.tick()
+    simulation.run_until(at(2, 10, 30))
+    assert [str(run.status) for run in simulation.runs("b")] == ["success"]
+
+
+def test_many_queued_runs_of_one_job_do_not_hide_those_of_another(tmp_path: Path) -> None:
+    every_minute = {"schedule": {"every": "1 minute", "catch_up": "all"}}
+    simulation = Simulation(
+        tmp_path, at(2), {"many": every_minute, "other": {"schedule": "0 20 * * *"}}, work=lambda *_: SLOW
+    )
+    simulation.sleep_until(at(2, 20))
+    for _ in range(3):
+        simulation.tick()
+    assert [str(run.status) for run in simulation.runs("other")] == ["in_progress"]
+
+
+def test_a_run_that_nobody_began_keeps_its_turn_when_a_command_succeeds_first(tmp_path: Path) -> None:
+    simulation = Simulation(
+        tmp_path,
+        at(2, 9, 30),
+        {
+            "job": {"schedule": HOURLY, "dependencies": [{"job": "up"}]},
+            "up": {"schedule": {"type": "manual"}},
+        },
+    )
+    simulation.run_until(at(2, 10, 5))
+    simulation.run_by_hand("job")
+    simulation.run_by_hand("up")
+    simulation.tick()
+    simulation.run_until(at(2, 10, 30))
+    assert [str(run.status) for run in simulation.runs("job")] == ["success", "success"]
+
+
+def test_runs_side_by_side_do_not_move_the_watermark(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 0, 30), {"job": {"schedule": HOURLY | {"overlap": "allow"}}})
+    simulation.run_until(at(2, 4, 30))
+    assert simulation.ledger.watermarks.history("job", "default") == []
+
+
+def test_the_outcome_of_scheduled_runs_is_told_when_it_changes(tmp_path: Path) -> None:
+    failing = {at(2, 10), at(2, 11), at(2, 13)}
+    simulation = Simulation(
+        tmp_path,
+        at(2, 9, 30),
+        {"job": {"schedule": HOURLY}},
+        work=lambda _, tick: Work(ends=RunStatus.FAILED if tick in failing else RunStatus.SUCCESS),
+    )
+    simulation.run_until(at(2, 14, 30))
+    assert [alert.outcome for alert in simulation.ledger.alerts.all()] == ["failed", "pass", "failed", "pass"]

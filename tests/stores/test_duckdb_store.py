@@ -297,6 +297,28 @@ def test_a_view_is_refused(store, tmp_path):
         store.check(publication(tmp_path, "run-1"))
 
 
+def test_a_view_of_a_table_that_is_no_more_is_refused_too(store, tmp_path):
+    execute(
+        tmp_path,
+        "CREATE TABLE people (id BIGINT)",
+        "CREATE VIEW customers AS FROM people",
+        "DROP TABLE people",
+    )
+    with pytest.raises(StoreError, match="it is a view"):
+        store.check(publication(tmp_path, "run-1"))
+    with pytest.raises(StoreError, match="it is a view"):
+        store.publish(publication(tmp_path, "run-1", [customer(1, "Ada")]), AT)
+
+
+@pytest.mark.parametrize("name", ["connection", "publication", "pa"])
+def test_a_variable_of_the_tables_name_is_never_read(store, tmp_path, name):
+    assert store.table(name) is None
+    run = publication(tmp_path, "run-1", [customer(1, "Ada")], table=name)
+    store.publish(run, AT)
+    assert store.table(name).rows == 1
+    assert store.check(run) == TableChange()
+
+
 def test_a_file_of_the_tables_name_is_never_read(store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.csv").write_text("id\n1\n")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ecmbatch.crash_points import crash_point
-from ecmbatch.engine.plan import RunPlan
-from ecmbatch.engine.publishing import publication_document
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import PluginError, RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.protocol.run import FINAL, RunStatus
-from ecmbatch.stores.store import Store
+
+if TYPE_CHECKING:
+    from ecmbatch.engine.plan import RunPlan
+    from ecmbatch.stores.store import Store
 
 
 def _store_of(plan: RunPlan, run_id: str, resources: Resources) -> Store:
@@ -42,6 +45,10 @@ def abandon_run(run_id: str, reason: str, resources: Resources) -> RunRecord:
             hint=f"stop it first: ecmbatch stop {run_id}",
         )
     if run.plan is not None:
+        # A scheduler is to be small: what it needs once in a blue moon is imported then.
+        from ecmbatch.engine.plan import RunPlan
+        from ecmbatch.engine.publishing import publication_document
+
         plan = RunPlan.from_document(run.plan)
         marker = _store_of(plan, run_id, resources).abandon(run_id, resources.ledger.clock())
         crash_point("abandon.tombstone")

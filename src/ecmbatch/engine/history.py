@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from ecmbatch.ledger.ledger import Ledger
+from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import AttemptRecord, PartitionRecord, RunRecord, VerdictRecord
 from ecmbatch.protocol.checkpoint import Checkpoint, PartitionStatus, rfc3339
 from ecmbatch.protocol.run import ACTIVE, RunStatus
@@ -244,6 +245,12 @@ def _place_in_line(view: RunView) -> str:
         return f"Run {view.ahead.run_id} of the same job comes first; it is {state}."
     if view.run.job_version is None:
         return "The command that was to execute it never began."
+    stage = view.run.stage
+    if stage and stage["host"] != Owner.this_process().host:
+        return (
+            f"Its rows are staged in {stage['path']} on {stage['host']}: a worker takes it that has this folder as "
+            "its stage; is one running there (ecmbatch serve)?"
+        )
     return "The next free worker takes it; is one running (ecmbatch serve)?"
 
 
@@ -258,6 +265,10 @@ def _ways_on(view: RunView) -> list[str]:
         return [
             "The store is untouched and the rows are staged. Correct the rule in the job file (or the data), "
             f"then: ecmbatch resume {run.run_id}"
+        ]
+    if run.status is RunStatus.HELD:
+        return [
+            f"Let it go on with: ecmbatch resume {run.run_id}; or give it up with: ecmbatch abandon {run.run_id}"
         ]
     if run.status in ACTIVE | {RunStatus.FAILED, RunStatus.STOPPED}:
         return [f"Continue from its checkpoints with: ecmbatch resume {run.run_id}"]

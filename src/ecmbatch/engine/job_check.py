@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ecmbatch.engine.job_files import project_jobs
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
 from ecmbatch.plugins import did_you_mean
-from ecmbatch.processors.processor import Reference
 from ecmbatch.protocol.dependency_graph import DependencyGraph
 from ecmbatch.protocol.document import pointer, under
 from ecmbatch.protocol.job import JobDefinition, job_warnings
 from ecmbatch.protocol.schedule_words import ScheduleDescription, describe, schedule_warnings
+
+if TYPE_CHECKING:
+    from ecmbatch.processors.processor import Reference
 
 _SHOWN_TICKS = 5
 
@@ -37,21 +39,34 @@ class JobReport:
         return not self.problems
 
 
-def check_job(job: JobDefinition, resources: Resources) -> JobReport:
-    """Return everything that is wrong with *job* in this project; opens no connection."""
-    problems = [
-        *_source_problems(job, resources),
-        *_transform_problems(job, resources),
-        *_named("/sink/store", lambda: resources.store(job.sink.store)),
-        *_alert_problems(job, resources),
-        *_dependency_problems(job, project_jobs(resources.project_file.root)),
-    ]
+def check_job(job: JobDefinition, resources: Resources, graph: DependencyGraph | None = None) -> JobReport:
+    """Return everything that is wrong with *job* in this project; opens no connection.
+
+    *graph* is that of all jobs of the project, *job* among them; without it they are read.
+    """
+    if graph is None:
+        jobs = project_jobs(resources.project_file.root)
+        graph = DependencyGraph.of({**jobs, job.job_id: job}.values())
+    problems = [*name_problems(job, resources), *graph.problems_of(job.job_id)]
     now = resources.clock()
     return JobReport(
         problems=problems,
         warnings=[*job_warnings(job), *schedule_warnings(job.schedule, now)],
         schedule=describe(job.schedule, now, _SHOWN_TICKS) if job.schedule else None,
     )
+
+
+def name_problems(job: JobDefinition, resources: Resources) -> list[Problem]:
+    """Return what is wrong with the names that *job* uses, but for those of other jobs.
+
+    It imports the plug-ins that it finds, and the project's own modules.
+    """
+    return [
+        *_source_problems(job, resources),
+        *_transform_problems(job, resources),
+        *_named("/sink/store", lambda: resources.store(job.sink.store)),
+        *_alert_problems(job, resources),
+    ]
 
 
 def _named(place: str, look_up: Callable[[], object]) -> list[Problem]:
@@ -127,8 +142,3 @@ def _alert_problems(job: JobDefinition, resources: Resources) -> Iterator[Proble
     for place, name in named:
         if name not in known:
             yield Problem(place, f"the project file has no alert named {name!r}{did_you_mean(name, known)}")
-
-
-def _dependency_problems(job: JobDefinition, jobs: Mapping[str, JobDefinition]) -> Iterator[Problem]:
-    graph = DependencyGraph.of({**jobs, job.job_id: job}.values())
-    return graph.problems_of(job.job_id)

@@ -15,7 +15,6 @@ from uuid import UUID
 from ecmbatch.crash_points import crash_point
 from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.failures import error_document
-from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scheduling.gates import unmet_dependencies
 from ecmbatch.engine.staging import refuse_other_stage
@@ -24,6 +23,7 @@ from ecmbatch.errors import (
     ConflictError,
     DefinitionChanged,
     DependencyNotMet,
+    EcmbatchError,
     RunAlreadyComplete,
     RunStopped,
     UsageError,
@@ -37,7 +37,7 @@ from ecmbatch.protocol.job import JobDefinition, definition_diff
 from ecmbatch.protocol.parameters import unknown_params
 from ecmbatch.protocol.recovery import Launch, LaunchDecision, decide_launch
 from ecmbatch.protocol.run import FINAL, RunStatus
-from ecmbatch.protocol.scalars import Scalar, encode_scalar
+from ecmbatch.protocol.scalars import Scalar, encode_scalar, encode_scalars
 from ecmbatch.protocol.ticks import Ticks
 
 log = logging.getLogger("ecmbatch")
@@ -62,6 +62,10 @@ class LaunchOptions:
     ignore_dependencies: bool = False
 
 
+class _LookAgain(Exception):
+    """The run that was to go on has ended since it was looked at, and nobody has judged whether a new one may."""
+
+
 def launch(
     job: JobDefinition,
     job_file: str | None,
@@ -82,25 +86,33 @@ def launch(
     runs = resources.ledger.runs
     definition = current_definition(job, resources)
 
-    def choose(latest: RunRecord | None, new: NewRun) -> LaunchDecision:
+    def choose(latest: RunRecord | None, new: NewRun, *, judged: bool) -> LaunchDecision:
         decision = decide(latest, new, options)
         if latest is not None and decision.launch is Launch.CONTINUE:
             refuse_other_stage(latest, resources)
+        elif not judged:
+            raise _LookAgain
         return decision
 
     while True:
         new = new_run(job, job_file, options, definition, resources.ledger.clock())
         runs.refuse_if_live(job.job_id, new.lane)
         latest = runs.latest(job.job_id, new.lane)
-        decision = choose(latest, new)
-        if decision.launch is not Launch.CONTINUE:
+        decision = choose(latest, new, judged=True)
+        is_new = decision.launch is not Launch.CONTINUE
+        if is_new:
             check_key(latest, new, options, resources)
             reasons = [] if options.ignore_dependencies else unmet_gates(job, new, options, resources)
             if reasons and wait is None:
                 _refuse_unmet(job, new, reasons, resources)
             elif reasons and wait is not None:
                 return _claim_when_met(job, new, options, resources, wait)
-        decision, run, fence = runs.launch(new, partial(choose, new=new), Owner.this_process())
+        try:
+            decision, run, fence = runs.launch(
+                new, partial(choose, new=new, judged=is_new), Owner.this_process()
+            )
+        except _LookAgain:
+            continue
         log.info("%s %s: %s", job.job_id, run.run_id, decision.reason)
         if fence is not None:
             crash_point("run.claimed")
@@ -139,7 +151,7 @@ def stream_of(params: Mapping[str, Scalar]) -> str:
     """Return the stream of runs with these ``--param`` values: each has its own watermark and head."""
     if not params:
         return DEFAULT_STREAM
-    text = json.dumps(encoded(params), sort_keys=True)
+    text = json.dumps(encode_scalars(params), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -176,7 +188,7 @@ def new_run(
         definition=definition,
         job_file=job_file,
         options={
-            "params": encoded(options.params),
+            "params": encode_scalars(options.params),
             "window": {"start": encode_scalar(window[0]), "end": encode_scalar(window[1])}
             if window
             else None,
@@ -241,26 +253,38 @@ def _claim_when_met(
     job: JobDefinition, new: NewRun, options: LaunchOptions, resources: Resources, wait: StopSignal
 ) -> tuple[RunRecord, Fence]:
     """Let a new run wait for its dependencies, and claim it once they are met."""
-    ledger, run_id = resources.ledger, new.run_id
+    ledger, run_id, owner = resources.ledger, new.run_id, Owner.this_process()
     limit = wait_limit(job, ledger.clock())
-    ledger.runs.record_waiting(replace(new, waiting=[], wait_until=limit))
+    ledger.queue.wait(replace(new, waiting=[], wait_until=limit), owner)
     told: list[str] = []
-    while reasons := unmet_gates(job, new, options, resources):
-        if reasons != told:
-            log.info("%s %s waits: %s", job.job_id, run_id, "; ".join(reasons))
-            ledger.queue.keep_waiting(run_id, reasons)
-            told = reasons
-        if ledger.clock() >= limit:
-            error = _not_met(job, reasons, f"run what it depends on, then: ecmbatch run {job.job_id}")
-            ledger.queue.give_up(run_id, error_document(error), waited_alert(job, run_id, error.message))
-            error.run_id = run_id
-            raise error
-        if wait.wait(_SECONDS_BETWEEN_LOOKS):
+    try:
+        while reasons := unmet_gates(job, new, options, resources):
+            if reasons != told:
+                log.info("%s %s waits: %s", job.job_id, run_id, "; ".join(reasons))
+                told = reasons
+            if ledger.clock() >= limit:
+                error = _not_met(job, reasons, f"run what it depends on, then: ecmbatch run {job.job_id}")
+                alert = waited_alert(run_id, job.alerts, error.message)
+                ledger.queue.give_up(run_id, error_document(error), alert)
+                error.run_id = run_id
+                raise error
+            if not ledger.queue.keep_waited_for(run_id, owner, reasons):
+                status = ledger.runs.get(run_id).status
+                raise _stopped(run_id, f"run {run_id} was {status} while it waited for its dependencies")
+            if wait.wait(_SECONDS_BETWEEN_LOOKS):
+                raise _stopped(run_id, "stopped while it waited for its dependencies")
+        return ledger.runs.resume(run_id, owner, waited=True)
+    except EcmbatchError:
+        # Nobody waits for it any more.
+        if ledger.runs.get(run_id).status is RunStatus.WAITING:
             ledger.runs.request_stop(run_id)
-            stopped = RunStopped("stopped while it waited for its dependencies")
-            stopped.run_id = run_id
-            raise stopped
-    return ledger.runs.resume(run_id, Owner.this_process())
+        raise
+
+
+def _stopped(run_id: str, message: str) -> RunStopped:
+    error = RunStopped(message)
+    error.run_id = run_id
+    return error
 
 
 def wait_limit(job: JobDefinition, now: datetime) -> datetime:
@@ -272,9 +296,9 @@ def wait_limit(job: JobDefinition, now: datetime) -> datetime:
     return min(following or now + LONGEST_WAIT, now + LONGEST_WAIT)
 
 
-def waited_alert(job: JobDefinition, run_id: str, message: str) -> NewAlert:
+def waited_alert(run_id: str, recipients: Sequence[str], message: str) -> NewAlert:
     """Return the alert for a run that has waited too long."""
-    return NewAlert(key=f"waited {run_id}", outcome="skipped", recipients=job.alerts, message=message)
+    return NewAlert(key=f"waited {run_id}", outcome="skipped", recipients=recipients, message=message)
 
 
 def _not_met(job: JobDefinition, reasons: Sequence[str], hint: str) -> DependencyNotMet:

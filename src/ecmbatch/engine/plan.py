@@ -15,7 +15,7 @@ import pyarrow as pa
 from ecmbatch.connectors.connector import ReadRequest, Scan
 from ecmbatch.protocol.job import SourceName
 from ecmbatch.protocol.partitioning.partitions import partitions_from_json, partitions_to_json
-from ecmbatch.protocol.scalars import Scalar, decode_scalar, encode_scalar
+from ecmbatch.protocol.scalars import Scalar, decode_scalars, encode_scalars
 from ecmbatch.stage.stage import SealedFile
 from ecmbatch.stores.store import Mode
 
@@ -101,7 +101,7 @@ class RunPlan:
     def document(self) -> dict[str, Any]:
         """Return the JSON form."""
         request = asdict(self.request)
-        request["parameters"] = encoded(self.request.parameters)
+        request["parameters"] = encode_scalars(self.request.parameters)
         request["partitioning"] = partitions_to_json(self.request.partitioning)
         return {
             "source": asdict(self.source),
@@ -113,7 +113,7 @@ class RunPlan:
             "sink": asdict(self.sink),
             "tables_read": asdict(self.tables_read) if self.tables_read else None,
             "references": {digest: asdict(sealed) for digest, sealed in self.references.items()},
-            "parameters": encoded(self.parameters),
+            "parameters": encode_scalars(self.parameters),
             "notes": list(self.notes),
             "source_tables": list(self.source_tables) if self.source_tables is not None else None,
         }
@@ -122,7 +122,7 @@ class RunPlan:
     def from_document(cls, document: Mapping[str, Any]) -> RunPlan:
         """Return the plan whose JSON form is *document*."""
         request = dict(document["request"])
-        request["parameters"] = decoded(request["parameters"])
+        request["parameters"] = decode_scalars(request["parameters"])
         request["partitioning"] = partitions_from_json(request["partitioning"])
         sink = dict(document["sink"])
         sink["key"] = tuple(sink["key"])
@@ -140,20 +140,10 @@ class RunPlan:
             sink=SinkPlan(**sink),
             tables_read=TablesRead(**document["tables_read"]) if document["tables_read"] else None,
             references={digest: SealedFile(**sealed) for digest, sealed in document["references"].items()},
-            parameters=decoded(document["parameters"]),
+            parameters=decode_scalars(document["parameters"]),
             notes=tuple(document["notes"]),
             source_tables=tuple(source_tables) if source_tables is not None else None,
         )
-
-
-def encoded(values: Mapping[str, Scalar]) -> dict[str, Any]:
-    """Return *values* in their JSON form."""
-    return {name: encode_scalar(value) for name, value in values.items()}
-
-
-def decoded(values: Mapping[str, Any]) -> dict[str, Scalar]:
-    """Return the values whose JSON form is *values*."""
-    return {name: decode_scalar(value) for name, value in values.items()}
 
 
 def _schema_text(schema: pa.Schema) -> str:

@@ -31,7 +31,7 @@ from ecmbatch.protocol.job import JobDefinition, SourceName, Transform
 from ecmbatch.protocol.parameters import Facts, resolve_text, resolve_tree
 from ecmbatch.protocol.run import FINAL, RunStatus
 from ecmbatch.protocol.scalars import Scalar
-from ecmbatch.stores.store import RESERVED_PREFIX, TableChange, TargetTable
+from ecmbatch.stores.store import RESERVED_PREFIX, Head, TableChange
 
 
 def make_plan(
@@ -41,8 +41,10 @@ def make_plan(
 
     Reads no rows. Raises what is wrong with the job here, before anything is staged.
     """
-    if run.ordered:
-        repair_from_head(job, run, resources)
+    # Asked once, and before the window is decided: whoever publishes after that supersedes this run.
+    head = resources.store(job.sink.store).head(run.job_id, job.table, run.stream) if run.ordered else None
+    if head is not None:
+        repair_from_head(job, head, resources)
     with resources.reading(job.source.named) as connector:
         window = window_of(job, run, resources.ledger, connector)
         facts = facts_of(job, run, window, started_at, resources.ledger)
@@ -65,7 +67,7 @@ def make_plan(
         source_schema=reading.schema,
         transform=transform,
         output_schema=output,
-        sink=planned_sink(job, run, output, resources),
+        sink=planned_sink(job, output, resources, expected_head=_expected_head(job, run, head, resources)),
         tables_read=tables,
         references={},
         parameters=parameters,
@@ -87,18 +89,16 @@ def _about_columns(table: str, change: TableChange) -> Iterator[str]:
         yield f"table {table} has columns that this run does not deliver; they keep what they have: {names}"
 
 
-def repair_from_head(job: JobDefinition, run: RunRecord, resources: Resources) -> None:
+def repair_from_head(job: JobDefinition, head: Head, resources: Resources) -> None:
     """Let the store's word count: a run that it says was published is a success, whatever the ledger thinks.
 
     A worker that slept through its lease may publish after its successor failed; the next window must begin
     where that publication ends.
     """
-    store = resources.store(job.sink.store)
-    head = store.head(run.job_id, job.table, run.stream)
-    published = resources.ledger.runs.find(head.run_id) if head is not None else None
+    published = resources.ledger.runs.find(head.run_id)
     if published is None or published.plan is None or published.status in FINAL:
         return
-    marker = store.marker(published.run_id)
+    marker = resources.store(job.sink.store).marker(published.run_id)
     if marker is not None and marker.outcome == "published":
         plan = RunPlan.from_document(published.plan)
         resources.ledger.runs.settle(
@@ -121,7 +121,9 @@ def planned_transform(
     return tuple(planned)
 
 
-def planned_sink(job: JobDefinition, run: RunRecord, output: pa.Schema, resources: Resources) -> SinkPlan:
+def planned_sink(
+    job: JobDefinition, output: pa.Schema, resources: Resources, *, expected_head: str | None
+) -> SinkPlan:
     """Return where the rows go: target, key, and the head that must still stand when they are published."""
     sink = job.sink
     reserved = [name for name in output.names if name.startswith(RESERVED_PREFIX)]
@@ -131,18 +133,16 @@ def planned_sink(job: JobDefinition, run: RunRecord, output: pa.Schema, resource
             "are ecmbatch's own",
             hint="rename it in the transform",
         )
-    store = resources.store(sink.store)
-    table = job.table
     return SinkPlan(
         store=sink.store,
-        table=table,
+        table=job.table,
         mode=job.mode,
-        key=_key(job, output, store.table(table)),
+        key=_key(job, output, resources),
         order_by=sink.order_by,
         provenance=sink.provenance,
         evolve=sink.schema_mode == "evolve",
         allow_empty=sink.allow_empty,
-        expected_head=_head(run, table, sink.store, resources) if run.ordered else None,
+        expected_head=expected_head,
     )
 
 
@@ -170,11 +170,7 @@ def replan_transform_and_sink(
             f"the new transform yields other columns or types than the rows that run {run.run_id} has staged",
             hint=f"start anew with: ecmbatch run {run.job_id} --fresh",
         )
-    sink = replace(
-        planned_sink(job, run, output, resources),
-        expected_head=plan.sink.expected_head,
-        store=plan.sink.store,
-    )
+    sink = planned_sink(job, output, resources, expected_head=plan.sink.expected_head)
     return replace(plan, transform=transform, output_schema=output, sink=sink)
 
 
@@ -228,15 +224,16 @@ def _check_reading(reading: ReadPlan, request: ReadRequest) -> None:
             )
 
 
-def _key(job: JobDefinition, output: pa.Schema, target: TargetTable | None) -> tuple[str, ...]:
+def _key(job: JobDefinition, output: pa.Schema, resources: Resources) -> tuple[str, ...]:
     """Return the key of the target: as declared, by the protocol's name, or the table's own."""
     key = job.sink.key
     if not key and job.mode == "upsert":
         if "context_id" in output.names:
             key = ("context_id",)
-        elif target is not None and target.primary_key:
-            key = target.primary_key
         else:
+            target = resources.store(job.sink.store).table(job.table)
+            key = target.primary_key if target is not None else ()
+        if not key:
             raise InvalidDocument(
                 f"sink.mode upsert needs a key: the rows have no column 'context_id' and table {job.table!r} "
                 "has no primary key",
@@ -251,19 +248,20 @@ def _key(job: JobDefinition, output: pa.Schema, target: TargetTable | None) -> t
     return key
 
 
-def _head(run: RunRecord, table: str, store: str, resources: Resources) -> str | None:
-    head = resources.store(store).head(run.job_id, table, run.stream)
+def _expected_head(job: JobDefinition, run: RunRecord, head: Head | None, resources: Resources) -> str | None:
+    """Return which run must still be the head when this one is published; refuse one the ledger never saw."""
     if head is None:
         return None
     known = resources.ledger.runs.find(head.run_id) is not None
     mark = resources.ledger.watermarks.latest(run.job_id, run.stream)
     decided_by_hand = mark is not None and mark.run_id is None
     if not known and not decided_by_hand:
-        job = run.job_file or run.job_id
+        name = run.job_file or run.job_id
         until = f" with data up to {rfc3339(head.window_end)}" if head.window_end else ""
         raise ConflictError(
-            f"{store}.{table} was last loaded by run {head.run_id}{until}, which this ledger does not know",
+            f"{job.sink.store}.{job.table} was last loaded by run {head.run_id}{until}, "
+            "which this ledger does not know",
             hint="restore the ledger; or, to go on without it, say from where: ecmbatch watermark set "
-            f"{job} TIME, or ecmbatch watermark reset {job} to load everything again",
+            f"{name} TIME, or ecmbatch watermark reset {name} to load everything again",
         )
     return head.run_id

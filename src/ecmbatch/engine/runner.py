@@ -520,7 +520,8 @@ class _Attempt:
                 return RunStatus.ABANDONED
         if error.exit_code in _REFUSED:
             if self._run.plan is None:
-                return RunStatus.SKIPPED
+                # Who gave the command is told. Of what a schedule made, a failure must come of it.
+                return RunStatus.SKIPPED if self._run.job_version is None else RunStatus.FAILED
             verdict = self._ledger.verdicts.latest(self._run.run_id)
             if verdict is not None and not verdict.publish:
                 # Judging again was refused; the verdict that there is still stands.

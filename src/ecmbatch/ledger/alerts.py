@@ -12,13 +12,20 @@ from sqlalchemy import Connection, Row, insert, select, update
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.owner import Owner
-from ecmbatch.ledger.records import Alert
+from ecmbatch.ledger.records import Alert, RunRecord
+from ecmbatch.protocol.run import UNFINISHED, RunStatus
+
+_OUTCOME = "run"
+"""The key of alerts about the ends of runs."""
 
 _DELIVERY = timedelta(minutes=1)
 """How long a delivery may take before somebody else begins it again."""
 
 NO_RUN = ""
 """The run of an alert that is about a job and not about any of its runs."""
+
+OF_ONE_RUN = ("late", "left", "waited")
+"""The first words of keys that name a run after them: it began late, nobody went on with it, it waited in vain."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +61,17 @@ class Alerts:
             query = query.where(tables.alerts.c.delivered_at.is_(None))
         with self._database.read() as connection:
             return [_alert(row) for row in connection.execute(query)]
+
+    def of_unfinished_runs(self) -> frozenset[str]:
+        """Return the keys of the alerts of runs that are under way or will be."""
+        runs, alerts = tables.runs.c, tables.alerts.c
+        query = (
+            select(alerts.key)
+            .join_from(tables.runs, tables.alerts, alerts.run_id == runs.run_id)
+            .where(runs.status.in_(UNFINISHED))
+        )
+        with self._database.read() as connection:
+            return frozenset(connection.execute(query).scalars())
 
     def claim(self, owner: Owner) -> Sequence[Alert]:
         """Return the alerts that wait, oldest first, for *owner* to deliver; nobody else gets them meanwhile.
@@ -103,6 +121,45 @@ def put_alert(
         )
     )
     return True
+
+
+def put_outcome(connection: Connection, run: RunRecord, now: datetime) -> None:
+    """Tell when the runs of a job begin to fail that nobody watches, and when one succeeds again, whoever ran it.
+
+    A backfill tells of its runs at its end.
+    """
+    if run.backfill_id is not None or not run.live:
+        return
+    failed = run.status is RunStatus.FAILED and run.job_version is not None
+    if failed or run.status is RunStatus.SUCCESS:
+        alert = NewAlert(
+            key=_OUTCOME,
+            outcome="failed" if failed else "pass",
+            recipients=_recipients(connection, run),
+            message=f"{run.job_id}, run {run.run_id} "
+            + (f"failed: {(run.error or {}).get('message', '')}" if failed else "succeeded again"),
+        )
+        put_alert(connection, run.job_id, alert, now, run_id=run.run_id)
+
+
+def _recipients(connection: Connection, run: RunRecord) -> Sequence[str]:
+    """Return who is told of a run: those whom its job names; of one by hand, who heard of the failure."""
+    if run.job_version is not None:
+        versions = tables.job_versions.c
+        document = connection.execute(
+            select(versions.document).where(
+                versions.job_id == run.job_id, versions.version == run.job_version
+            )
+        ).scalar_one()
+        return list(document.get("alerts", []))
+    alerts = tables.alerts.c
+    told = connection.execute(
+        select(alerts.recipients)
+        .where(alerts.job_id == run.job_id, alerts.key == _OUTCOME)
+        .order_by(alerts.id.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return told or []
 
 
 def _is_free(row: Row[Any], now: datetime) -> bool:

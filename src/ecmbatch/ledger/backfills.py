@@ -330,24 +330,27 @@ class Backfills:
         if begun.status in ACTIVE:
             # Its worker is gone, else the interval would not have been offered.
             self._runs.stop_in(connection, begun.run_id, now)
-        _queue_again(connection, begun.run_id, backfill)
+        # What another job does matters only before a run has read anything.
+        waits = begun.plan is None and new.waiting is not None
+        _queue_again(connection, begun.run_id, backfill, waits=waits)
         return begun.run_id, True
 
 
-def _queue_again(connection: Connection, run_id: str, backfill: BackfillRecord) -> None:
-    """Let a worker go on with a run from its checkpoints, for this backfill from now on."""
-    run = run_of(connection, run_id)
-    assert may_follow(run.status, RunStatus.QUEUED)
+def _queue_again(connection: Connection, run_id: str, backfill: BackfillRecord, *, waits: bool) -> None:
+    """Let a worker go on with a run from its checkpoints, for this backfill from now on; where it *waits*, not
+    before its dependencies are met."""
+    run, status = run_of(connection, run_id), RunStatus.WAITING if waits else RunStatus.QUEUED
+    assert may_follow(run.status, status)
     connection.execute(
         update(tables.runs)
         .where(tables.runs.c.run_id == run_id)
         .values(
-            status=RunStatus.QUEUED,
+            status=status,
             # Whoever executed it and only sleeps must find a later epoch when it wakes.
             epoch=run.epoch + 1,
             finished_at=None,
             error=None,
-            waiting=None,
+            waiting=[] if waits else None,
             wait_until=None,
             job_version=backfill.job_version,
             backfill_id=backfill.backfill_id,

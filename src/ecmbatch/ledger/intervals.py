@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import ColumnElement, Connection, and_, delete, exists, insert, or_, select, update
 
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.protocol.intervals import (
+    UNFINISHED,
     BackfillStatus,
     Interval,
     IntervalRange,
@@ -163,11 +164,26 @@ def _stop_or_go_on(connection: Connection, backfill_id: str, outcome: IntervalSt
         if stopped.rowcount:
             withdraw_runs(connection, backfill_id)
     elif outcome is IntervalStatus.LOADED and not _has_failures(connection, backfill_id):
+        # Where another one has had a part of its range since, its intervals may be loaded in other pieces.
         connection.execute(
-            this.where(found.status == BackfillStatus.FAILED).values(
+            this.where(found.status == BackfillStatus.FAILED, ~_has_come_between()).values(
                 status=BackfillStatus.RUNNING, finished_at=None
             )
         )
+
+
+def _has_come_between() -> ColumnElement[bool]:
+    """Tell of a backfill whether another one has a part of its range, or was made for a part of it later."""
+    found, other = tables.backfills.c, tables.backfills.alias("other").c
+    which = and_(
+        other.backfill_id != found.backfill_id,
+        other.job_id == found.job_id,
+        other.stream == found.stream,
+        other.window_start < found.window_end,
+        other.window_end > found.window_start,
+        or_(other.status.in_(UNFINISHED), other.created_at > found.created_at),
+    )
+    return exists().where(which).correlate(tables.backfills)
 
 
 def _has_failures(connection: Connection, backfill_id: str) -> bool:

@@ -14,8 +14,8 @@ from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.events import set_legs
 from ecmbatch.ledger.records import Document, JobState, JobVersion
 
-_WHAT_FIRES = ("schedule", "dependencies")
-"""Sections of a job that say when it runs; ticks from before they were changed are not made up for."""
+_TIMES = ("type", "cron", "timezone", "every")
+"""What a schedule's times depend on; ticks from before they were changed are not made up for."""
 
 
 class Jobs:
@@ -34,6 +34,17 @@ class Jobs:
         with self._database.read() as connection:
             rows = connection.execute(select(tables.jobs).order_by(tables.jobs.c.job_id))
             return [JobState(**row._asdict()) for row in rows]
+
+    def digests_in_force(self) -> Mapping[str, str]:
+        """Return the digest of the version in force of each job that fires and whose file is in order, by id."""
+        jobs, versions = tables.jobs.c, tables.job_versions.c
+        query = (
+            select(jobs.job_id, jobs.problem, versions.digest)
+            .join(tables.job_versions, (versions.job_id == jobs.job_id) & (versions.version == jobs.version))
+            .where(jobs.active)
+        )
+        with self._database.read() as connection:
+            return {row.job_id: row.digest for row in connection.execute(query) if row.problem is None}
 
     def version(self, job_id: str, version: int) -> JobVersion:
         """Return a version of a job; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
@@ -106,6 +117,7 @@ class Jobs:
             connection.execute(
                 update(tables.jobs).where(tables.jobs.c.job_id == job_id).values(active=False, problem=None)
             )
+            set_legs(connection, job_id, [])
 
     def pause(self, job_id: str, reason: str | None) -> JobState:
         """Let nothing fire the job until it is resumed; its events are kept, its ticks are not."""
@@ -179,7 +191,11 @@ def _version(connection: Connection, state: JobState) -> JobVersion:
 
 
 def _fires_otherwise(old: JobVersion | None, document: Mapping[str, Any]) -> bool:
-    return old is None or any(old.document.get(part) != document.get(part) for part in _WHAT_FIRES)
+    return old is None or _times(old.document) != _times(document)
+
+
+def _times(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{name: each.get(name) for name in _TIMES} for each in document.get("schedule", ())]
 
 
 def _state(connection: Connection, job_id: str) -> JobState:

@@ -7,14 +7,15 @@ and every event makes its runs once, however many schedulers look and wherever o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from itertools import takewhile
 from typing import Any
 
-from sqlalchemy import Connection, Row, case, select, update
+from sqlalchemy import Connection, Row, case, func, select, update
+from sqlalchemy.exc import IntegrityError
 
-from ecmbatch.errors import StageElsewhere
+from ecmbatch.errors import RunAlreadyActive, StageElsewhere
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.alerts import NewAlert, put_alert
 from ecmbatch.ledger.database import Database
@@ -23,11 +24,12 @@ from ecmbatch.ledger.jobs import job_state
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Document, EventRecord, Fence, JobState, NewRun, RunRecord
 from ecmbatch.ledger.run_queries import active_attempts, is_live, run_of
-from ecmbatch.ledger.runs import WORKER_LOST, Runs, create_run
-from ecmbatch.protocol.run import UNFINISHED, RunStatus
+from ecmbatch.ledger.runs import WORKER_LOST, Runs, create_run, skipped_key
+from ecmbatch.protocol.run import ACTIVE, UNFINISHED, RunStatus
 
 _UNSTARTED = (RunStatus.QUEUED, RunStatus.WAITING)
-_MOST_CANDIDATES = 1_000
+_WAITER = "waiter"
+_WAITER_LEASE = timedelta(minutes=1)
 
 MOST_LOST_WORKERS = 8
 """Attempts in a row that ended without a word; a run that kills its workers must not do so for ever."""
@@ -150,9 +152,52 @@ class Queue:
         """Return the runs of workers that were never started, oldest first."""
         return [run for run in self._unfinished(*_UNSTARTED) if run.attempt == 0]
 
-    def stopping(self) -> Sequence[QueuedRun]:
-        """Return the runs of workers that were asked to stop."""
-        return self._unfinished(RunStatus.STOPPING)
+    def begun(self) -> Sequence[QueuedRun]:
+        """Return the runs of workers that were started and are not over, executed or not, oldest first."""
+        return [run for run in self._unfinished(RunStatus.IN_PROGRESS, RunStatus.QUEUED) if run.attempt > 0]
+
+    def active(self) -> Sequence[QueuedRun]:
+        """Return the runs that somebody executes, or did when he died; those of commands too, oldest first."""
+        with self._database.read() as connection:
+            query = _queued_runs().where(tables.runs.c.status.in_(ACTIVE))
+            return [_queued_run(row) for row in connection.execute(query)]
+
+    def wait(self, new: NewRun, owner: Owner) -> None:
+        """Add a run that its own command, *owner*, waits to begin; it has to say so with :meth:`keep_waited_for`.
+
+        Raises :class:`~ecmbatch.errors.RunAlreadyActive` where another command waits for the same interval.
+        """
+        try:
+            with self._database.write() as connection:
+                now = self._database.now(connection)
+                options = {**new.options, _WAITER: _waiter(owner, now)}
+                create_run(connection, replace(new, options=options), now, RunStatus.WAITING)
+        except IntegrityError as error:
+            raise RunAlreadyActive(f"another process waits to run {new.job_id} for this interval") from error
+
+    def keep_waited_for(self, run_id: str, owner: Owner, reasons: Sequence[str]) -> bool:
+        """Remember what a run waits for, and that *owner* still does; tell whether the run still waits."""
+        runs = tables.runs.c
+        with self._database.read() as connection:
+            run, now = run_of(connection, run_id), self._database.now(connection)
+        waiter = run.options[_WAITER]
+        is_fresh = now < datetime.fromisoformat(waiter["until"]) - _WAITER_LEASE / 2
+        if run.status is not RunStatus.WAITING or (is_fresh and run.waiting == list(reasons)):
+            return run.status is RunStatus.WAITING
+        with self._database.write() as connection:
+            return _change_run(
+                connection,
+                (runs.run_id == run_id) & (runs.status == RunStatus.WAITING),
+                waiting=list(reasons),
+                options={**run.options, _WAITER: _waiter(owner, now)},
+            )
+
+    def is_waited_for(self, run: QueuedRun) -> bool:
+        """Tell whether the command that waits to begin *run* is alive, as far as the ledger knows."""
+        waiter = run.options[_WAITER]
+        with self._database.read() as connection:
+            holds = self._database.now(connection) < datetime.fromisoformat(waiter["until"])
+        return holds and not Owner.from_document(waiter["owner"]).is_certainly_dead()
 
     def release(self, run_id: str) -> None:
         """Let a run that waits be executed."""
@@ -175,7 +220,10 @@ class Queue:
                 finished_at=now,
             )
             if changed:
-                put_alert(connection, run_of(connection, run_id).job_id, alert, now, run_id=run_id)
+                run = run_of(connection, run_id)
+                if run.job_version is None:
+                    _change_run(connection, runs.run_id == run_id, run_key=skipped_key(run.run_key, run_id))
+                put_alert(connection, run.job_id, alert, now, run_id=run_id)
             return changed
 
     def _change_waiting(self, run_id: str, **values: Any) -> None:
@@ -236,35 +284,36 @@ def _unfinished(connection: Connection, job_id: str) -> Sequence[QueuedRun]:
 def _claimable(connection: Connection, now: datetime, backfill_id: str | None = None) -> list[str]:
     """Return the runs that could be claimed, in the order in which they should be."""
     runs = tables.runs.c
-    query = (
-        select(runs.run_id, runs.job_id, runs.lane, runs.status)
-        .where(
-            runs.job_version.is_not(None),
-            runs.status.in_((RunStatus.IN_PROGRESS, RunStatus.QUEUED, RunStatus.WAITING)),
-        )
-        .order_by(
-            case((runs.status == RunStatus.IN_PROGRESS, 0), else_=1),
-            case((runs.backfill_id.is_(None), 0), else_=1),
-            runs.number,
-        )
-        .limit(_MOST_CANDIDATES)
+    begun_first = case((runs.status == RunStatus.IN_PROGRESS, 0), else_=1)
+    place = func.row_number().over(partition_by=(runs.job_id, runs.lane), order_by=(begun_first, runs.number))
+    candidates = select(
+        runs.run_id,
+        runs.job_id,
+        runs.lane,
+        runs.status,
+        runs.number,
+        begun_first.label("begun_first"),
+        case((runs.backfill_id.is_(None), 0), else_=1).label("live_first"),
+        place.label("place"),
+    ).where(
+        runs.job_version.is_not(None),
+        runs.status.in_((RunStatus.IN_PROGRESS, RunStatus.QUEUED, RunStatus.WAITING)),
     )
     if backfill_id is not None:
-        query = query.where(runs.backfill_id == backfill_id)
-    candidates = connection.execute(query).all()
-    if not candidates:
+        candidates = candidates.where(runs.backfill_id == backfill_id)
+    of_lanes = candidates.subquery()
+    # Of one lane the oldest goes first, even while it waits: its successor would supersede it.
+    heads = (
+        select(of_lanes)
+        .where(of_lanes.c.place == 1, of_lanes.c.status != RunStatus.WAITING)
+        .order_by(of_lanes.c.begun_first, of_lanes.c.live_first, of_lanes.c.number)
+    )
+    found = connection.execute(heads).all()
+    if not found:
         return []
-    alive = {lane: is_live(attempt, now) for lane, attempt in active_attempts(connection).items()}
-    found, taken = [], set()
-    for candidate in candidates:
-        lane = (candidate.job_id, candidate.lane)
-        # Of one lane the oldest goes first, even while it waits: its successor would supersede it.
-        if lane in taken or alive.get(lane, False):
-            continue
-        taken.add(lane)
-        if candidate.status != RunStatus.WAITING:
-            found.append(candidate.run_id)
-    return found
+    attempts = active_attempts(connection).items()
+    alive = {lane for lane, attempt in attempts if is_live(attempt, now)}
+    return [run.run_id for run in found if (run.job_id, run.lane) not in alive]
 
 
 def _lost_in_a_row(connection: Connection, run: RunRecord) -> int:
@@ -289,6 +338,10 @@ def _queued_runs() -> Any:
 def _queued_run(row: Row[Any]) -> QueuedRun:
     values = row._asdict()
     return QueuedRun(**{**values, "status": RunStatus(values["status"])})
+
+
+def _waiter(owner: Owner, now: datetime) -> dict[str, Any]:
+    return {"owner": owner.document(), "until": (now + _WAITER_LEASE).isoformat()}
 
 
 def _change_run(connection: Connection, which: Any, **values: Any) -> bool:

@@ -13,34 +13,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import reduce
-from operator import add
+from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
+    CompoundSelect,
     Connection,
     Table,
     and_,
+    cast,
     delete,
     exists,
     func,
     literal,
-    not_,
     null,
     or_,
     select,
+    union_all,
     update,
 )
 
 from ecmbatch.ledger import tables
+from ecmbatch.ledger.alerts import OF_ONE_RUN
 from ecmbatch.ledger.database import Database
 from ecmbatch.protocol.run import FINAL, RunStatus
 
 _ALL = 2**62
 _SOMETHING = "something"
-
-_RunId = str | ColumnElement[str]
-"""A value, or the column of a query around."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,11 +61,18 @@ class Retention:
 
     def details_before(self, before: datetime) -> Sequence[RunDetails]:
         """Return the runs that ended for good before *before* and still have their details, oldest first."""
-        runs = tables.runs.c
-        records = _number_of_details(runs.run_id)
+        runs, details = tables.runs.c, _numbers_of_details().subquery()
+        records = func.sum(details.c.records)
         query = (
-            select(runs.run_id, runs.job_id, runs.finished_at.label("ended_at"), records.label("records"))
-            .where(runs.status.in_(FINAL), runs.finished_at < before, records > 0)
+            select(
+                runs.run_id,
+                runs.job_id,
+                runs.finished_at.label("ended_at"),
+                cast(records, BigInteger).label("records"),
+            )
+            .join_from(tables.runs, details, details.c.run_id == runs.run_id)
+            .where(runs.status.in_(FINAL), runs.finished_at < before)
+            .group_by(runs.run_id, runs.job_id, runs.finished_at, runs.number)
             .order_by(runs.number)
         )
         with self._database.read() as connection:
@@ -75,7 +82,8 @@ class Retention:
         """Delete the details of a run that ended for good; one transaction, nothing where there are none.
 
         Each partition keeps its latest checkpoint without the cursor, which holds a value of the source. An
-        alert stays that is the latest of its kind: it tells whether the next one is news.
+        alert stays that is the latest of its kind: it tells whether the next one is news. No other follows of one
+        that is about this run alone.
         """
         partitions, checkpoints = tables.partitions, tables.checkpoints
         with self._database.write() as connection:
@@ -95,32 +103,16 @@ class Retention:
 
     def runs_before(self, before: datetime) -> Sequence[RunDetails]:
         """Return the runs that ended for good before *before* and that no later run builds on, oldest first."""
-        runs, later = tables.runs, tables.runs.alias("later")
-        same_stream = and_(
-            later.c.job_id == runs.c.job_id,
-            later.c.stream == runs.c.stream,
-            later.c.live,
-            later.c.number > runs.c.number,
-        )
-        is_previous = and_(
-            runs.c.live,
-            or_(
-                not_(exists().where(same_stream)),
-                and_(
-                    runs.c.status == RunStatus.SUCCESS,
-                    not_(exists().where(same_stream, later.c.status == RunStatus.SUCCESS)),
-                ),
-            ),
-        )
+        runs = tables.runs.c
         query = (
             select(
-                runs.c.run_id,
-                runs.c.job_id,
-                runs.c.finished_at.label("ended_at"),
+                runs.run_id,
+                runs.job_id,
+                runs.finished_at.label("ended_at"),
                 literal(1).label("records"),
             )
-            .where(runs.c.status.in_(FINAL), runs.c.finished_at < before, not_(is_previous))
-            .order_by(runs.c.number)
+            .where(runs.status.in_(FINAL), runs.finished_at < before, runs.number.not_in(_heads_of_streams()))
+            .order_by(runs.number)
         )
         with self._database.read() as connection:
             return [RunDetails(**row._asdict()) for row in connection.execute(query)]
@@ -174,33 +166,55 @@ def _consumed_by_all(connection: Connection) -> dict[str, int]:
     return consumed
 
 
-def _details_of(run_id: _RunId) -> Sequence[tuple[Table, ColumnElement[bool]]]:
+def _details_of(run_id: str) -> Sequence[tuple[Table, ColumnElement[bool]]]:
     """Return which rows of which tables can go; those of the scans are last."""
     chunks, checkpoints, alerts, scans = tables.chunks, tables.checkpoints, tables.alerts, tables.scans
-    later, newer = checkpoints.alias("later"), alerts.alias("newer")
+    later = checkpoints.alias("later")
     not_the_latest = exists().where(
         later.c.run_id == checkpoints.c.run_id,
         later.c.partition == checkpoints.c.partition,
         later.c.id > checkpoints.c.id,
     )
-    told_again = exists().where(
-        newer.c.job_id == alerts.c.job_id, newer.c.key == alerts.c.key, newer.c.id > alerts.c.id
-    )
     return (
         (chunks, chunks.c.run_id == run_id),
         (checkpoints, and_(checkpoints.c.run_id == run_id, not_the_latest)),
-        (alerts, and_(alerts.c.run_id == run_id, alerts.c.delivered_at.is_not(None), told_again)),
+        (alerts, and_(alerts.c.run_id == run_id, _of_no_more_use())),
         (scans, scans.c.run_id == run_id),
     )
 
 
-def _number_of_details(run_id: _RunId) -> ColumnElement[int]:
-    numbers = [
-        select(func.count()).select_from(table).where(which).scalar_subquery()
-        for table, which in _details_of(run_id)
-    ]
-    return reduce(add, numbers)
+def _of_no_more_use() -> ColumnElement[bool]:
+    """Which alerts can go: those delivered that are not the latest of their key, or are about their run alone."""
+    alerts, newer = tables.alerts.c, tables.alerts.alias("newer").c
+    told_again = exists().where(newer.job_id == alerts.job_id, newer.key == alerts.key, newer.id > alerts.id)
+    of_this_run_alone = alerts.key.in_([f"{kind} " + alerts.run_id for kind in OF_ONE_RUN])
+    return and_(alerts.delivered_at.is_not(None), or_(told_again, of_this_run_alone))
 
 
-def _has_scans(run_id: _RunId) -> ColumnElement[bool]:
+def _numbers_of_details() -> CompoundSelect[Any]:
+    """How many rows could go of each run that has some: one pass over each table, however many runs there are."""
+    chunks, checkpoints, alerts, scans = (
+        tables.chunks.c,
+        tables.checkpoints.c,
+        tables.alerts.c,
+        tables.scans.c,
+    )
+    records = func.count().label("records")
+    not_the_latest = func.count() - func.count(checkpoints.partition.distinct())
+    return union_all(
+        select(chunks.run_id, records).group_by(chunks.run_id),
+        select(checkpoints.run_id, not_the_latest).group_by(checkpoints.run_id).having(not_the_latest > 0),
+        select(alerts.run_id, records).where(_of_no_more_use()).group_by(alerts.run_id),
+        select(scans.run_id, records).group_by(scans.run_id),
+    )
+
+
+def _heads_of_streams() -> CompoundSelect[Any]:
+    """The numbers of the runs that the next one of their stream builds on: its latest, and its latest success."""
+    runs = tables.runs.c
+    latest = select(func.max(runs.number)).where(runs.live).group_by(runs.job_id, runs.stream)
+    return union_all(latest, latest.where(runs.status == RunStatus.SUCCESS))
+
+
+def _has_scans(run_id: str) -> ColumnElement[bool]:
     return exists().where(tables.scans.c.run_id == run_id)

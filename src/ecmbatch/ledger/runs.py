@@ -7,11 +7,12 @@ from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ecmbatch.errors import Fenced, NotResumable, RunAlreadyActive, RunAlreadyComplete
 from ecmbatch.ledger import tables
+from ecmbatch.ledger.alerts import put_outcome
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.events import add_completion
 from ecmbatch.ledger.intervals import mark_interval
@@ -31,6 +32,9 @@ from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
 
 WORKER_LOST = "worker_lost"
 """The error's code of an attempt whose worker ended without a word."""
+
+GAVE_UP = "gave_up"
+"""The error's code of the last of so many such attempts that no other was made."""
 
 
 class Runs(RunQueries):
@@ -62,7 +66,7 @@ class Runs(RunQueries):
                 if latest is not None and decision.launch is Launch.REPLACE:
                     return decision, latest, None
                 if latest is not None and decision.launch is Launch.CONTINUE:
-                    run = latest
+                    run = self._take_from_workers(connection, latest)
                 else:
                     run = create_run(connection, new, now)
                 fence = self.claim_in(connection, run, owner, now)
@@ -78,14 +82,16 @@ class Runs(RunQueries):
         permit: Callable[[RunRecord], None] | None = None,
         ended: Fence | None = None,
         error: Document | None = None,
+        waited: bool = False,
     ) -> tuple[RunRecord, Fence]:
         """Claim an existing run for a new attempt.
 
         *permit* may raise, once it is known that the run could be claimed and before anything is changed.
         *ended* is an attempt of the caller's own that is over, with *error*, although the ledger may not have heard
-        of it. So is the next one if it is *owner*'s: it was claimed by an earlier call whose acknowledgement was lost.
+        of it. So is the next one if it is *owner*'s: an earlier call claimed it, whose acknowledgement was lost.
 
-        Raises ``UsageError`` (no such run), ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
+        Only with *waited* is a run taken that waits for other jobs. Raises ``UsageError`` (no such run),
+        ``RunAlreadyActive``, ``RunAlreadyComplete``, ``NotResumable``.
         """
         try:
             with self._database.write() as connection:
@@ -96,6 +102,11 @@ class Runs(RunQueries):
                     _refuse_live(attempt, run.job_id, now)
                 if run.status is RunStatus.SUCCESS:
                     raise RunAlreadyComplete(f"run {run_id} succeeded; there is nothing to resume")
+                if run.status is RunStatus.WAITING and not waited:
+                    raise NotResumable(
+                        f"run {run_id} waits for other jobs: {'; '.join(run.waiting or ())}",
+                        hint=f"run it without waiting: ecmbatch run {run.job_id} --ignore-dependencies",
+                    )
                 if not may_follow(run.status, RunStatus.IN_PROGRESS):
                     raise NotResumable(
                         f"run {run_id} is {run.status} and cannot be resumed",
@@ -123,17 +134,12 @@ class Runs(RunQueries):
                 .where(tables.runs.c.run_id == new.run_id)
                 .values(
                     status=RunStatus.SKIPPED,
-                    run_key=_skipped_key(new.run_key, new.run_id),
+                    run_key=skipped_key(new.run_key, new.run_id),
                     error=error,
                     finished_at=now,
                 )
             )
             return run_of(connection, new.run_id)
-
-    def record_waiting(self, new: NewRun) -> None:
-        """Add a run that waits for its dependencies; whoever waits claims it with :meth:`resume`."""
-        with self._database.write() as connection:
-            create_run(connection, new, self._database.now(connection), RunStatus.WAITING)
 
     def freeze(
         self,
@@ -218,6 +224,14 @@ class Runs(RunQueries):
                 update(tables.runs).where(tables.runs.c.run_id == fence.run_id).values(stage=dict(stage))
             )
 
+    def _take_from_workers(self, connection: Connection, run: RunRecord) -> RunRecord:
+        """A run that a command begins is its command's: it knows the job as its file says, not a version of it."""
+        if run.plan is None and run.job_version is not None:
+            connection.execute(
+                update(tables.runs).where(tables.runs.c.run_id == run.run_id).values(job_version=None)
+            )
+        return run
+
     def claim_in(
         self,
         connection: Connection,
@@ -230,6 +244,8 @@ class Runs(RunQueries):
         here on. *error* is what that attempt ended with, if it is known."""
         lost = active_attempt(connection, _in_lane(run.job_id, run.lane))
         self._end_lost_attempt(connection, lost, now, error)
+        if lost is not None and lost.run_id != run.run_id:
+            self._conclude(connection, run_of(connection, lost.run_id), RunStatus.FAILED, now)
         run = run_of(connection, run.run_id)
         fence = Fence(run_id=run.run_id, attempt=run.attempt + 1, epoch=run.epoch + 1)
         work = self._remaining_work(connection, run.run_id)
@@ -259,6 +275,23 @@ class Runs(RunQueries):
         )
         return fence
 
+    def settle_lost(self, run_id: str) -> None:
+        """Give a run its end whose process is gone, where no worker will take it over; nothing while it is alive.
+
+        A run that was to stop is stopped. One of a command has failed, and is continued by ``run`` as ever.
+        """
+        with self._database.write() as connection:
+            now = self._database.now(connection)
+            run = run_of(connection, run_id)
+            attempt = active_attempt(connection, tables.attempts.c.run_id == run_id)
+            if run.status not in ACTIVE or (attempt is not None and is_live(attempt, now)):
+                return
+            if run.status is RunStatus.STOPPING:
+                self.stop_in(connection, run_id, now)
+            elif run.job_version is None:
+                self._end_lost_attempt(connection, attempt, now)
+                self._conclude(connection, run_of(connection, run_id), RunStatus.FAILED, now)
+
     def give_up_in(self, connection: Connection, run: RunRecord, now: datetime) -> None:
         """Let a run fail whose workers keep dying, in the transaction of the caller."""
         self._end_lost_attempt(
@@ -269,6 +302,13 @@ class Runs(RunQueries):
             "message": f"the workers of {run.attempt} attempts ended without a word (killed, or out of memory)",
             "hint": f"see what ends them, then go on with: ecmbatch resume {run.run_id}",
         }
+        attempts = tables.attempts.c
+        # Whoever lets it go on afterwards begins to count anew.
+        connection.execute(
+            update(tables.attempts)
+            .where(attempts.run_id == run.run_id, attempts.attempt == run.attempt)
+            .values(error={**error, "code": GAVE_UP})
+        )
         connection.execute(
             update(tables.runs)
             .where(tables.runs.c.run_id == run.run_id)
@@ -347,7 +387,7 @@ class Runs(RunQueries):
                 "error": error,
             }
             if status is RunStatus.SKIPPED and run.job_version is None:
-                values["run_key"] = _skipped_key(run.run_key, run.run_id)
+                values["run_key"] = skipped_key(run.run_key, run.run_id)
             if publication is not None:
                 values["publication"] = dict(publication)
             self._set_status(connection, run, status, **values)
@@ -394,11 +434,11 @@ class Runs(RunQueries):
 
     def _conclude(self, connection: Connection, run: RunRecord, status: RunStatus, now: datetime) -> None:
         """Let the end of *run* count for what comes later, in the transaction that makes it the end."""
-        if status is RunStatus.SUCCESS and run.live:
-            move_watermark(connection, run, now)
         if status is RunStatus.SUCCESS and run.ordered:
+            move_watermark(connection, run, now)
             self._supersede_older(connection, run, now)
         add_completion(connection, run, status, now)
+        put_outcome(connection, run_of(connection, run.run_id), now)
         mark_interval(connection, run, status)
 
     def _remaining_work(self, connection: Connection, run_id: str) -> RemainingWork:
@@ -471,6 +511,8 @@ class Runs(RunQueries):
                 older.run_id != run.run_id,
                 older.number < run.number,
                 older.status.not_in(FINAL),
+                # What a schedule made and nobody began has read nothing yet: it may still have its turn.
+                or_(older.attempt > 0, older.job_version.is_(None)),
             )
             .values(
                 status=RunStatus.ABANDONED,
@@ -533,7 +575,7 @@ def _is_over(attempt: AttemptRecord, ended: Fence, owner: Owner) -> bool:
     return _fence_of(attempt) == ended or (follows and attempt.owner == owner)
 
 
-def _skipped_key(run_key: str, run_id: str) -> str:
+def skipped_key(run_key: str, run_id: str) -> str:
     """A run that never began must not keep its key from the run that does."""
     return f"{run_key}:skipped:{run_id}"
 

@@ -208,6 +208,7 @@ alerts = Table(
     Column("delivering_until", Instant),
 )
 Index("alerts_of_a_job", alerts.c.job_id, alerts.c.key, alerts.c.id)
+Index("alerts_of_a_run", alerts.c.run_id)
 
 jobs = Table(
     "jobs",
@@ -240,12 +241,14 @@ events = Table(
     Column("sequence", Integer, primary_key=True),
     Column("at", Instant, nullable=False),
     Column("name", String(200)),
-    Column("event_key", String(300), unique=True),
+    Column("event_key", String(400), unique=True),
     Column("job_id", String(128)),
     Column("status", String(32)),
     Column("run_id", String(64)),
     sqlite_autoincrement=True,
 )
+Index("events_by_name", events.c.name, events.c.sequence)
+Index("events_of_a_job", events.c.job_id, events.c.sequence)
 """What has happened: an event by its ``name``, or the end of a run of ``job_id``. Only added to."""
 
 event_cursors = Table(

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, select, union_all
+from sqlalchemy import Connection, Row, Select, bindparam, func, select, union_all
 
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.database import Database
+from ecmbatch.ledger.intervals import job_scope
 from ecmbatch.protocol.dependencies import UNDECIDED, UpstreamRun
+from ecmbatch.protocol.intervals import IntervalStatus
 from ecmbatch.protocol.run import RunStatus
 
 _RUNS = tables.runs.c
@@ -42,6 +44,21 @@ class Upstreams:
                 return runs
             # That there is any is all that is left to know, and it takes the longest to find out.
             return [*runs, *_runs(connection, _ANY, job_id=job_id)]
+
+    def loaded_up_to(self, job_id: str, *, at: datetime) -> datetime | None:
+        """Return up to where, at most *at*, data of a job are loaded, whether or not its runs are remembered."""
+        marks, ranges = tables.watermarks.c, tables.interval_ranges.c
+        live = select(func.max(marks.window_end, type_=tables.Instant)).where(
+            marks.job_id == job_id, marks.run_id.is_not(None), marks.window_end <= at
+        )
+        intervals = select(func.max(ranges.window_end, type_=tables.Instant)).where(
+            ranges.scope.startswith(job_scope(job_id, ""), autoescape=True),
+            ranges.status == IntervalStatus.LOADED,
+            ranges.window_start < at,
+        )
+        with self._database.read() as connection:
+            ends = [connection.execute(query).scalar_one_or_none() for query in (live, intervals)]
+        return max((min(end, at) for end in ends if end is not None), default=None)
 
 
 def _live_runs(connection: Connection, job_id: str) -> Sequence[UpstreamRun]:

@@ -76,12 +76,14 @@ class Upstream:
     """What is known of another job.
 
     ``runs``, in any order, are all of its runs, or those that decide. ``pending_tick`` is the latest tick up to T
-    for which a scheduler will still make a run.
+    for which a scheduler will still make a run. ``loaded_up_to`` is up to where, at most T, its data are loaded
+    although no success among ``runs`` says so: runs are forgotten, what they have loaded is not.
     """
 
     runs: Sequence[UpstreamRun] = ()
     pending_tick: datetime | None = None
     paused: bool = False
+    loaded_up_to: datetime | None = None
 
     @property
     def has_run(self) -> bool:
@@ -143,7 +145,8 @@ class _Question:
         until = f" and at most {_moment(self.at)}" if self.backfill else ""
         needs = f"needs {self.dependency.job} as of > {_moment(bound)}{until}"
         if newest is None:
-            return f"{needs}; {'no successful run covers that' if self.upstream.runs else 'it has never run'}"
+            never = "no successful run covers that" if self.upstream.runs else "it has never run"
+            return f"{needs}; {self._forgotten() or never}"
         short = f"short by {_length(bound - newest)}" if newest < bound else "which is not later"
         return f"{needs}; newest is {_moment(newest)}, {short}"
 
@@ -194,13 +197,23 @@ class _Question:
             return f"no scheduler has made its run of {_moment(deciding)} yet"
         if deciding is None:
             never = f"it has no run as of at most {_moment(self.at)}" if self.backfill else "it has never run"
-            return f"{never}; it is paused" if self.upstream.paused else never
+            return f"{never}; it is paused" if self.upstream.paused else self._forgotten() or never
         said = f"its run of {_name(deciding)} {_SPOKEN[deciding.status]}"
         if deciding.status in UNDECIDED - {RunStatus.HELD} or deciding.status == RunStatus.SUCCESS:
             return said
         if following is not None and following != deciding:
             return f"{said}, and that of {_name(following)} {_SPOKEN[following.status]}"
         return f"blocked: {said}; {self._way_out(deciding)}"
+
+    def _forgotten(self) -> str | None:
+        """Say where its data are loaded and no run is there any more to tell how it ended."""
+        until = self.upstream.loaded_up_to
+        if until is None:
+            return None
+        return (
+            f"blocked: it is loaded up to {_moment(until)}, but no successful run as of then is remembered (see "
+            "[retention] runs); make the backfill with --ignore-dependencies"
+        )
 
     def _way_out(self, run: UpstreamRun) -> str:
         if run.status not in _GIVEN_UP:

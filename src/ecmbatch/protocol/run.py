@@ -88,6 +88,7 @@ _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
         {
             RunStatus.IN_PROGRESS,
             RunStatus.QUEUED,  # its backfill goes on
+            RunStatus.WAITING,  # it does, and waits for its dependencies
             RunStatus.ABANDONED,
             RunStatus.SUCCESS,
         }
@@ -96,6 +97,7 @@ _NEXT: Mapping[RunStatus, frozenset[RunStatus]] = {
         {
             RunStatus.IN_PROGRESS,
             RunStatus.QUEUED,  # its backfill tries it again
+            RunStatus.WAITING,  # it does, and waits for its dependencies
             RunStatus.STOPPED,
             RunStatus.ABANDONED,
             RunStatus.SUCCESS,

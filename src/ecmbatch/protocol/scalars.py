@@ -67,3 +67,13 @@ def decode_scalar(value: Any) -> Scalar:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"no scalar is written as a JSON {type(value).__name__}")
+
+
+def encode_scalars(values: Mapping[str, Scalar]) -> dict[str, Any]:
+    """Return *values* in their JSON form."""
+    return {name: encode_scalar(value) for name, value in values.items()}
+
+
+def decode_scalars(values: Mapping[str, Any]) -> dict[str, Scalar]:
+    """Return the values whose JSON form is *values*."""
+    return {name: decode_scalar(value) for name, value in values.items()}

@@ -229,6 +229,16 @@ def _fit_together(schedules: tuple[Any, ...]) -> tuple[Any, ...]:
             for number in places[1:]
             if getattr(schedules[number], name) != getattr(schedules[places[0]], name)
         ]
+    policy = policy_of(schedules)
+    if policy.catch_up == "all" and policy.overlap in ("skip", "replace"):
+        problems.append(
+            Problem(
+                "",
+                f"has catch_up all and overlap {policy.overlap}, which contradict each other: runs for all times "
+                "that were missed are due at once",
+                "write overlap queue_all, or another catch_up",
+            )
+        )
     if problems:
         raise refusal(*problems)
     return schedules

@@ -71,7 +71,7 @@ class Loop:
         known = isinstance(error, EcmbatchError)
         what = str(error) if known else f"an unexpected {type(error).__name__}"
         self.heartbeat.fail(what)
-        seconds = min(_FIRST_WAIT * 2.0**self._failures, _LONGEST_WAIT)
+        seconds = min(_FIRST_WAIT * 2.0 ** min(self._failures, 20), _LONGEST_WAIT)
         self._failures += 1
         log.error(
             "%s: %s; trying again in %.0f s",

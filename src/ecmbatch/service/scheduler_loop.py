@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ecmbatch.engine.resources import Resources
+from ecmbatch.service.errands import Errands
 
 if TYPE_CHECKING:
     from ecmbatch.engine.scheduling.scheduler import Scheduler
@@ -45,5 +46,6 @@ class Passes:
         if self._scheduler is None:
             from ecmbatch.engine.scheduling.scheduler import Scheduler
 
-            self._scheduler = Scheduler(self._resources)
+            errands = Errands(self._resources.project_file)
+            self._scheduler = Scheduler(self._resources, check=errands.check, tidy=errands.tidy)
         return self._scheduler

@@ -28,19 +28,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from ecmbatch.engine.executors.messages import Message, Outbox
-from ecmbatch.engine.executors.worker import OF_TERMINALS
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import EcmbatchError, RunReleased
-from ecmbatch.service.log_fields import fields_of
+from ecmbatch.service.children import log_to_service, settle_in
 
 if TYPE_CHECKING:
     from ecmbatch.ledger.records import RunRecord
@@ -54,13 +51,7 @@ log = logging.getLogger("ecmbatch")
 
 def main() -> int:
     """Work for the service at the other ends of the pipes that the arguments name; return what to exit with."""
-    requests, replies = map(int, sys.argv[1:])
-    for each in OF_TERMINALS:
-        signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
-    for descriptor in (requests, replies):
-        # A process that user code leaves behind must not keep the pipes open.
-        os.set_inheritable(descriptor, False)
+    requests, replies = settle_in()
     return _Slot(_Inbox(requests), Outbox(replies)).work()
 
 
@@ -122,9 +113,7 @@ class _Slot:
             return 0
         # Plug-ins must be found where the service finds them.
         sys.path[:] = setup["path"]
-        log.handlers = [_ToService(self._replies, self.redact)]
-        log.propagate = False
-        log.setLevel(setup["log_level"])
+        log_to_service(self._replies, self.redact, setup["log_level"])
         path = Path(setup["project_file"])
         try:
             import ecmbatch.engine.scheduling.worker  # noqa: F401 - it takes a second, which is no run's
@@ -162,25 +151,6 @@ class _Slot:
         self._project = load_project_file(path, os.environ)
         with Resources(self._project) as resources:
             return execute_next(resources, workers=self._project.settings.run.workers, stop=self._inbox.stop)
-
-
-class _ToService(logging.Handler):
-    """Hands log lines to the service, which writes them in its own way."""
-
-    def __init__(self, replies: Outbox, redact: Any) -> None:
-        super().__init__()
-        self._replies = replies
-        self._redact = redact
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # A log that nobody can read must not end a run.
-        with suppress(Exception):
-            line = {
-                "level": record.levelno,
-                "text": self._redact(self.format(record)),
-                "fields": fields_of(record),
-            }
-            self._replies.send({"log": line})
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ecmbatch.engine.executors.messages import Message
-from ecmbatch.service.slot_process import SlotProcess, how_it_ended
+from ecmbatch.service.children import how_it_ended
+from ecmbatch.service.slot_process import SlotProcess
 
 if TYPE_CHECKING:
     from ecmbatch.project_file import ProjectFile
@@ -140,7 +141,7 @@ class SlotPool:
 
     def _in_vain(self) -> None:
         """Wait with the next attempt to work, longer each time: its reason will not go away by itself."""
-        self._not_before = time.monotonic() + min(2.0**self._fruitless, _LONGEST_WAIT)
+        self._not_before = time.monotonic() + min(2.0 ** min(self._fruitless, 20), _LONGEST_WAIT)
         self._fruitless += 1
 
     def _put_to_work(self, waiting: int) -> None:

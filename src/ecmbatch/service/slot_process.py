@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,14 +13,11 @@ from contextlib import suppress
 from typing import Any
 
 from ecmbatch.engine.executors.messages import Message, Outbox
-from ecmbatch.engine.executors.worker import OF_TERMINALS
+from ecmbatch.service.children import start_child
 
 log = logging.getLogger("ecmbatch")
 
-COMMAND = ("-P", "-m", "ecmbatch.service.slot")
-"""What a fresh interpreter is started with; ``-P`` keeps files of the current folder from posing as modules."""
-
-_STANDARD_ERROR = 2
+_MODULE = "ecmbatch.service.slot"
 _SECONDS_FOR_LAST_WORDS = 1
 
 
@@ -50,7 +45,7 @@ class SlotProcess:
         self._idle_since = 0.0
         self._run: Mapping[str, str] | None = None
         self._news: list[int] = []
-        self._process, requests, replies = _start(environment)
+        self._process, requests, replies = start_child(_MODULE, environment)
         self._requests = Outbox(requests)
         self._listener = threading.Thread(
             target=self._listen, args=(replies,), name=f"ecmbatch-slot-{self.pid}", daemon=True
@@ -168,38 +163,3 @@ class SlotProcess:
                 self._run = {name: fields[name] for name in ("run_id", "job_id")}
         # What is said in the middle of a run is about that run.
         log.log(level, "%s", text, extra={**(self.run or {}), **fields})
-
-
-def how_it_ended(status: int) -> str:
-    """Return in words how a process ended."""
-    if status >= 0:
-        return f"ended with exit status {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
-
-
-def _start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Start a process; return it with the pipes to write to it and to read from it."""
-    its_requests, requests = os.pipe()
-    replies, its_replies = os.pipe()
-    # From its first instruction on, a Ctrl-C in the terminal is not for the slot.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
-    try:
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of our own
-            [sys.executable, *COMMAND, str(its_requests), str(its_replies)],
-            stdin=subprocess.DEVNULL,
-            stdout=_STANDARD_ERROR,
-            pass_fds=(its_requests, its_replies),
-            env=environment,
-        )
-    except OSError:
-        os.close(requests)
-        os.close(replies)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        os.close(its_requests)
-        os.close(its_replies)
-    return process, requests, replies

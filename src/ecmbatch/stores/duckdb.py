@@ -31,7 +31,7 @@ from ecmbatch.stores.duckdb_publish import (
     find_versions,
     publish_in_transaction,
 )
-from ecmbatch.stores.duckdb_target import check_columns, find_target, table_name
+from ecmbatch.stores.duckdb_target import check_columns, find_target, has_table, table_name
 from ecmbatch.stores.store import (
     PROVENANCE_COLUMN,
     Head,
@@ -94,21 +94,21 @@ class DuckDBStore(Store):
 
     def head(self, job_id: str, table: str, stream: str) -> Head | None:
         with self._reading() as connection:
-            if connection is None or not _has(connection, "_ecmbatch_heads"):
-                return None
-            return find_head(connection, job_id, table, stream)
+            if connection is not None and has_table(connection, "_ecmbatch_heads"):
+                return find_head(connection, job_id, table, stream)
+        return None
 
     def marker(self, run_id: str) -> Marker | None:
         with self._reading() as connection:
-            if connection is None or not _has(connection, "_ecmbatch_publications"):
-                return None
-            return find_marker(connection, run_id)
+            if connection is not None and has_table(connection, "_ecmbatch_publications"):
+                return find_marker(connection, run_id)
+        return None
 
     def versions(self) -> Mapping[str, int]:
         with self._reading() as connection:
-            if connection is None or not _has(connection, "_ecmbatch_publications"):
-                return {}
-            return find_versions(connection)
+            if connection is not None and has_table(connection, "_ecmbatch_publications"):
+                return find_versions(connection)
+        return {}
 
     def table_name(self, name: str) -> str:
         return table_name(name)
@@ -116,7 +116,7 @@ class DuckDBStore(Store):
     def check(self, publication: Publication) -> TableChange:
         with self._reading() as connection:
             target = None if connection is None else find_target(connection, publication.table)
-        return check_columns(publication, target)
+            return check_columns(connection, publication, target)
 
     def publish(self, publication: Publication, at: datetime) -> Marker:
         folders = sorted({file.path.parent.absolute() for file in publication.files})
@@ -153,11 +153,6 @@ class DuckDBStore(Store):
             self._file.reading() as connection,
         ):
             yield connection
-
-
-def _has(connection: duckdb.DuckDBPyConnection, own_table: str) -> bool:
-    (exists,) = connection.execute(sql.OWN_TABLE_EXISTS, {"name": own_table}).fetchone() or (False,)
-    return bool(exists)
 
 
 @contextmanager

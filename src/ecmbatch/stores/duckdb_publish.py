@@ -55,7 +55,7 @@ def publish_in_transaction(
         _move_head(connection, publication)
     crash_point("publish.head")
     stored = find_target(connection, publication.table)
-    target = change_table(connection, publication, stored, check_columns(publication, stored))
+    target = change_table(connection, publication, stored, check_columns(connection, publication, stored))
     delivery = delivery_into(target, publication)
     folded = _fold(connection, publication, delivery)
     crash_point("publish.fold")

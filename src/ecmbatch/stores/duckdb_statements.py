@@ -79,23 +79,22 @@ VALUES ($job_id, $target, $stream, $run_id, $window_end)
 ON CONFLICT (job_id, target, stream) DO UPDATE SET run_id = excluded.run_id, window_end = excluded.window_end
 """
 
-OWN_TABLE_EXISTS = """
-SELECT count(*) > 0 FROM duckdb_tables()
-WHERE database_name = current_database() AND schema_name = 'main' AND table_name = $name
-"""
-
-RELATION = """
-SELECT table_type, table_schema, table_name FROM information_schema.tables
-WHERE table_catalog = current_database() AND lower(table_schema) = lower($schema)
-    AND lower(table_name) = lower($name)
-"""
-
+# What is computed has a default here.
 COLUMNS = """
-SELECT column_name, data_type, is_nullable = 'YES', column_default IS NOT NULL,
-    coalesce(is_generated = 'ALWAYS', false)
-FROM information_schema.columns
-WHERE table_catalog = current_database() AND table_schema = $schema AND table_name = $name
-ORDER BY ordinal_position
+SELECT name, type, NOT "notnull", dflt_value IS NOT NULL, pk FROM pragma_table_info($table) ORDER BY cid
+"""
+
+# These search the whole catalogue, and are asked only where it matters, see has_table().
+VIEW = """
+SELECT table_type FROM information_schema.tables
+WHERE table_catalog = current_database() AND lower(table_schema) = lower($schema)
+    AND lower(table_name) = lower($name) AND table_type <> 'BASE TABLE'
+"""
+
+GENERATED_COLUMNS = """
+SELECT column_name FROM information_schema.columns
+WHERE table_catalog = current_database() AND lower(table_schema) = lower($schema)
+    AND lower(table_name) = lower($name) AND is_generated = 'ALWAYS'
 """
 
 VERSIONS = """
@@ -107,22 +106,26 @@ SELECT target, count(*) FROM _ecmbatch_publications WHERE outcome = 'published' 
 FIXED_TYPES = """
 SELECT unnest(constraint_column_names), 'a ' || constraint_type || ' constraint of the table names it'
 FROM duckdb_constraints()
-WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
+WHERE database_name = current_database() AND lower(schema_name) = lower($schema)
+    AND lower(table_name) = lower($name)
     AND constraint_type IN ('PRIMARY KEY', 'UNIQUE', 'CHECK', 'FOREIGN KEY')
 UNION ALL
 SELECT NULL, 'the table has an index, ' || index_name
 FROM duckdb_indexes()
-WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
+WHERE database_name = current_database() AND lower(schema_name) = lower($schema)
+    AND lower(table_name) = lower($name)
 UNION ALL
 SELECT NULL, 'a FOREIGN KEY of table ' || table_name || ' refers to the table'
 FROM duckdb_constraints()
-WHERE database_name = current_database() AND schema_name = $schema AND referenced_table = $name
+WHERE database_name = current_database() AND lower(schema_name) = lower($schema)
+    AND lower(referenced_table) = lower($name)
     AND constraint_type = 'FOREIGN KEY'
 """
 
 PRIMARY_KEY = """
 SELECT constraint_column_names FROM duckdb_constraints()
-WHERE database_name = current_database() AND schema_name = $schema AND table_name = $name
+WHERE database_name = current_database() AND lower(schema_name) = lower($schema)
+    AND lower(table_name) = lower($name)
     AND constraint_type = 'PRIMARY KEY'
 """
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -40,8 +42,6 @@ class Target:
     columns: Sequence[Column]
     schema: pa.Schema
     primary_key: tuple[str, ...]
-    fixed_types: Sequence[tuple[str | None, str]]
-    """Columns whose type DuckDB would not change, with the reason; ``None`` stands for all columns."""
     rows: int
 
 
@@ -55,29 +55,28 @@ def find_target(connection: duckdb.DuckDBPyConnection, table: str) -> Target | N
 
     Raises :class:`~ecmbatch.errors.StoreError` for a name that cannot be that of a job's table, and for views.
     """
-    schema, name = split_name(table)
-    found = connection.execute(sql.RELATION, {"schema": schema, "name": name}).fetchone()
-    if found is None:
+    if not has_table(connection, qualified(connection, table)):
+        view = connection.execute(sql.VIEW, _place(table)).fetchone()
+        if view is not None:
+            raise refused(table, [f"it is a {str(view[0]).lower()}, and only tables can be published to"])
         return None
-    kind, schema, name = found
-    if kind != "BASE TABLE":
-        raise refused(table, [f"it is a {str(kind).lower()}, and only tables can be published to"])
-    place = {"schema": schema, "name": name}
-    columns = [
-        Column(name=row[0], type=row[1], nullable=row[2], has_default=row[3], generated=row[4])
-        for row in connection.execute(sql.COLUMNS, place).fetchall()
-    ]
-    key = connection.execute(sql.PRIMARY_KEY, place).fetchone()
-    full_name = qualified(connection, table)
-    (rows,) = connection.execute(sql.count_rows(full_name)).fetchone() or (0,)
-    return Target(
-        name=full_name,
-        columns=columns,
-        schema=_arrow_schema(connection, full_name, columns),
-        primary_key=tuple(key[0]) if key else (),
-        fixed_types=connection.execute(sql.FIXED_TYPES, place).fetchall(),
-        rows=rows,
-    )
+    return _described(connection, table)
+
+
+def has_table(connection: duckdb.DuckDBPyConnection, full_name: str) -> bool:
+    """Tell whether there is a table of this name, and not a view; one of an open transaction does not count.
+
+    Asks DuckDB for this table only: to search the catalogue, a fresh connection loads all of it, which takes
+    longer than everything else here.
+    """
+    # A statement that fails ends the transaction of its connection, so another one asks.
+    with closing(connection.cursor()) as lookup:
+        try:
+            lookup.execute(sql.COLUMNS, {"table": full_name})
+        except (duckdb.CatalogException, duckdb.BinderException):
+            # There is nothing, or a view of something that is no more.
+            return False
+        return bool(lookup.table(full_name).type == "TABLE_RELATION")
 
 
 def split_name(table: str) -> tuple[str, str]:
@@ -103,8 +102,13 @@ def qualified(connection: duckdb.DuckDBPyConnection, table: str) -> str:
     return ".".join(map(sql.quoted, (catalog, schema, name)))
 
 
-def check_columns(publication: Publication, target: Target | None) -> TableChange:
-    """Return how the table changes; raise :class:`~ecmbatch.errors.StoreError` if it cannot take the columns."""
+def check_columns(
+    connection: duckdb.DuckDBPyConnection | None, publication: Publication, target: Target | None
+) -> TableChange:
+    """Return how the table changes; raise :class:`~ecmbatch.errors.StoreError` if it cannot take the columns.
+
+    There is no connection where there is no file yet, and thus no table.
+    """
     split_name(publication.table)
     change = check_publication(publication, None if target is None else target.schema, same_name=same_name)
     new = publication.schema.names if target is None else change.added
@@ -123,7 +127,8 @@ def check_columns(publication: Publication, target: Target | None) -> TableChang
         ]
     if target is not None:
         problems += _unfillable(publication, target)
-        problems += _fixed(target, change)
+    if connection is not None and change.widened:
+        problems += _fixed(connection, publication, change)
     if problems:
         raise refused(publication.table, problems)
     return change
@@ -136,6 +141,8 @@ def change_table(
     change: TableChange,
 ) -> Target:
     """Create the table, or widen columns and add those it lacks, and return it as it is now."""
+    if target is not None and _fits(publication, target, change):
+        return target
     table = qualified(connection, publication.table)
     if target is None:
         schema, _ = split_name(publication.table)
@@ -153,10 +160,7 @@ def change_table(
             connection.execute(sql.add_column(table, name, type_))
         if publication.provenance and not has_provenance(target):
             connection.execute(sql.add_column(table, PROVENANCE_COLUMN, "VARCHAR"))
-    changed = find_target(connection, publication.table)
-    if changed is None:
-        raise StoreError(f"table {publication.table!r} vanished while it was published to")
-    return changed
+    return _described(connection, publication.table)
 
 
 def has_provenance(target: Target) -> bool:
@@ -213,13 +217,20 @@ def _unfillable(publication: Publication, target: Target) -> list[str]:
     return problems
 
 
-def _fixed(target: Target, change: TableChange) -> list[str]:
+def _fixed(connection: duckdb.DuckDBPyConnection, publication: Publication, change: TableChange) -> list[str]:
+    """Return what keeps DuckDB from changing the types of columns; a reason without a name is one for all."""
+    reasons = connection.execute(sql.FIXED_TYPES, _place(publication.table)).fetchall()
     return [
         not_widened(column, f"{reason}: drop that while the run is published, or cast it in the transform")
         for column in change.widened
-        for name, reason in target.fixed_types
+        for name, reason in reasons
         if name in (None, column.name)
     ]
+
+
+def _fits(publication: Publication, target: Target, change: TableChange) -> bool:
+    """Tell whether the table can stay as it is."""
+    return not (change.added or change.widened or (publication.provenance and not has_provenance(target)))
 
 
 def _widen(
@@ -242,6 +253,44 @@ def _type_of(field: pa.Field) -> str:
     if type_ is None:
         raise StoreError(f"column {field.name!r} has a type that DuckDB cannot keep")
     return type_
+
+
+def _place(table: str) -> dict[str, str]:
+    schema, name = split_name(table)
+    return {"schema": schema, "name": name}
+
+
+def _described(connection: duckdb.DuckDBPyConnection, table: str) -> Target:
+    """Describe a table that is there."""
+    full_name = qualified(connection, table)
+    described = connection.execute(sql.COLUMNS, {"table": full_name}).fetchall()
+    columns = _columns(connection, table, described)
+    (rows,) = connection.execute(sql.count_rows(full_name)).fetchone() or (0,)
+    return Target(
+        name=full_name,
+        columns=columns,
+        schema=_arrow_schema(connection, full_name, columns),
+        primary_key=_primary_key(connection, table) if any(row[4] for row in described) else (),
+        rows=rows,
+    )
+
+
+def _columns(
+    connection: duckdb.DuckDBPyConnection, table: str, described: Sequence[tuple[Any, ...]]
+) -> list[Column]:
+    generated: set[str] = set()
+    if any(has_default for _, _, _, has_default, _ in described):
+        generated = {name for (name,) in connection.execute(sql.GENERATED_COLUMNS, _place(table)).fetchall()}
+    return [
+        Column(name=name, type=type_, nullable=nullable, has_default=has_default, generated=name in generated)
+        for name, type_, nullable, has_default, _ in described
+    ]
+
+
+def _primary_key(connection: duckdb.DuckDBPyConnection, table: str) -> tuple[str, ...]:
+    """Return the columns in the order of the key."""
+    key = connection.execute(sql.PRIMARY_KEY, _place(table)).fetchone()
+    return tuple(key[0]) if key else ()
 
 
 def _arrow_schema(connection: duckdb.DuckDBPyConnection, table: str, columns: Sequence[Column]) -> pa.Schema:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 from ecmbatch.engine.diagnosis.finding import Finding, of_error, ok, warning, wrong
 from ecmbatch.engine.job_check import check_job
-from ecmbatch.engine.job_files import job_paths, read_job_file
+from ecmbatch.engine.job_files import job_paths, project_jobs, read_job_file
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError
 from ecmbatch.ledger.ledger import untouched_database
+from ecmbatch.protocol.dependency_graph import DependencyGraph
 from ecmbatch.protocol.job import JobDefinition, SourceName
 
 _NO_RUN = "ecmbatch-doctor"
@@ -36,12 +37,13 @@ def jobs(resources: Resources) -> Iterator[Finding]:
     """Check every job under ``jobs/`` as ``validate`` does."""
     valid = 0
     ids: Counter[str] = Counter()
+    graph = DependencyGraph.of(project_jobs(resources.project_file.root).values())
     for path in job_paths(resources.project_file.root):
         name = str(path.relative_to(resources.project_file.root))
         try:
             job = read_job_file(path, resources.project_file.root).job
             with _no_bytecode():
-                problems = check_job(job, resources).problems
+                problems = check_job(job, resources, graph).problems
         except EcmbatchError as error:
             yield wrong("jobs", error.message, f"see all of it with: ecmbatch validate {name}")
             continue

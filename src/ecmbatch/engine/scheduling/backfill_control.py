@@ -11,17 +11,17 @@ from typing import Any
 from ecmbatch.engine.alerts import deliver_alerts
 from ecmbatch.engine.job_files import JobFile
 from ecmbatch.engine.launching import LaunchOptions, new_run, new_run_id, stream_of
-from ecmbatch.engine.plan import encoded
 from ecmbatch.engine.preview import as_record, shown
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scheduling.backfills import Work, advance_backfill, counts
 from ecmbatch.engine.scheduling.job_registry import digest_of_document, document_of
 from ecmbatch.engine.scheduling.known_jobs import KnownJobs
-from ecmbatch.engine.scheduling.waiting import release_waiting
+from ecmbatch.engine.scheduling.waiting import release_or_give_up
 from ecmbatch.engine.scheduling.worker import execute_next
+from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.engine.window import Window, bound_values, facts_of
-from ecmbatch.errors import ConflictError, DependencyNotMet, UsageError
+from ecmbatch.errors import ConflictError, DependencyNotMet, StageElsewhere, UsageError
 from ecmbatch.ledger.backfills import BackfillRecord, BackfillState, NewBackfill
 from ecmbatch.ledger.intervals import interval_of
 from ecmbatch.ledger.records import RunRecord
@@ -45,7 +45,7 @@ from ecmbatch.protocol.intervals import (
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.parameters import resolve_text, unknown_params
 from ecmbatch.protocol.run import RunStatus
-from ecmbatch.protocol.scalars import Scalar, decode_scalar
+from ecmbatch.protocol.scalars import Scalar, decode_scalar, encode_scalars
 
 BACKFILL_FORMAT = "ecmbatch.backfill/1"
 PLAN_FORMAT = "ecmbatch.backfill_plan/1"
@@ -309,7 +309,7 @@ class Backfills:
             job_version=version,
             stream=stream_of(request.params),
             options={
-                "params": encoded(request.params),
+                "params": encode_scalars(request.params),
                 "ignore_dependencies": request.ignore_dependencies,
             },
             window_start=request.start,
@@ -355,11 +355,13 @@ class Backfills:
 
     def resume(self, backfill_id: str) -> BackfillView:
         """Go on with a backfill that was paused, cancelled or stopped by a failure; what failed is tried again."""
+        self._refuse_torn(backfill_id)
         self._ledger.backfills.resume(backfill_id)
         return self._advanced(backfill_id)
 
     def retry(self, backfill_id: str) -> BackfillView:
         """Let the intervals that failed be tried again, from their checkpoints where they have some."""
+        self._refuse_torn(backfill_id)
         self._ledger.backfills.retry(backfill_id)
         return self._advanced(backfill_id)
 
@@ -368,14 +370,15 @@ class Backfills:
 
         *workers* is how many scans are read at once, by default the project's. Other processes may help. Where
         *stop* is set the backfill is paused. Raises ``DependencyNotMet`` where nothing can go on before other
-        jobs have run; the backfill is paused then, too.
+        jobs have run, and the backfill is paused then, too; or where what it has begun is staged on another host,
+        whose workers may still go on with it.
         """
         jobs = KnownJobs(self._ledger)
         while not stop.is_set():
             status = advance_backfill(backfill_id, self._resources)
             if status is not BackfillStatus.RUNNING and not self._ledger.backfills.state(backfill_id).runs:
                 break
-            release_waiting(self._ledger, jobs)
+            self._release_waiting(backfill_id, jobs)
             scans = workers or self._resources.project_file.settings.run.workers
             if execute_next(self._resources, workers=scans, stop=stop, backfill_id=backfill_id) is None:
                 self._refuse_to_wait(backfill_id)
@@ -394,11 +397,34 @@ class Backfills:
             digest_of_document(document_of(job)),
         )
 
+    def _release_waiting(self, backfill_id: str, jobs: KnownJobs) -> None:
+        ours = {run.run_id for run in self._ledger.backfills.state(backfill_id).runs}
+        for run in self._ledger.queue.waiting():
+            if run.run_id in ours:
+                release_or_give_up(run, self._ledger, jobs)
+
+    def _refuse_torn(self, backfill_id: str) -> None:
+        """Another backfill may have had a part of the range since this one was made."""
+        backfill = self._ledger.backfills.get(backfill_id)
+        work = Work(backfill, self._resources)
+        if work.job.mode == "append" and backfill.reprocess != "all":
+            done = self._ledger.backfills.done(backfill.job_id, backfill.stream, backfill.whole)
+            _refuse_torn_intervals(work.intervals, done)
+
     def _refuse_to_wait(self, backfill_id: str) -> None:
-        """Waiting for jobs that nobody runs would never end."""
+        """Waiting for jobs that nobody runs, or for rows that are on another host, would never end."""
         state = self._ledger.backfills.state(backfill_id)
-        if not state.runs or any(run.status is not RunStatus.WAITING for run in state.runs):
+        elsewhere = [reason for run in state.runs if (reason := self._staged_elsewhere(run)) is not None]
+        waiting = sum(run.status is RunStatus.WAITING for run in state.runs)
+        if not state.runs or waiting + len(elsewhere) < len(state.runs):
             return
+        if elsewhere:
+            raise DependencyNotMet(
+                f"backfill {backfill_id} of {state.backfill.job_id} cannot go on here: {'; '.join(elsewhere)}",
+                unmet=elsewhere,
+                hint=f"let a worker go on there (ecmbatch serve, or: ecmbatch backfill resume {backfill_id} "
+                "--here), or give the run up and load its interval anew: ecmbatch abandon RUN",
+            )
         reasons = [reason for run in state.runs for reason in run.waiting or ()]
         self._ledger.backfills.pause(backfill_id)
         raise DependencyNotMet(
@@ -406,6 +432,16 @@ class Backfills:
             unmet=reasons,
             hint=f"fill what it depends on first, then: ecmbatch backfill resume {backfill_id} --here",
         )
+
+    def _staged_elsewhere(self, run: RunRecord) -> str | None:
+        """Return why nobody can go on with a run here; ``None`` where somebody can, or does, or it only waits."""
+        if run.status is RunStatus.WAITING or self._ledger.runs.is_live(run.run_id):
+            return None
+        try:
+            refuse_other_stage(run, self._resources)
+        except StageElsewhere as error:
+            return error.message
+        return None
 
     def _advanced(self, backfill_id: str) -> BackfillView:
         advance_backfill(backfill_id, self._resources)

@@ -16,7 +16,7 @@ from functools import cached_property
 from ecmbatch.engine.abandoning import abandon_run
 from ecmbatch.engine.launching import LaunchOptions, current_definition, digest_of, new_run
 from ecmbatch.engine.resources import Resources
-from ecmbatch.errors import EcmbatchError, RunAlreadyActive, Unreachable
+from ecmbatch.errors import RunAlreadyActive
 from ecmbatch.ledger.alerts import NewAlert
 from ecmbatch.ledger.backfills import BackfillRecord, BackfillState
 from ecmbatch.ledger.intervals import interval_of
@@ -31,25 +31,6 @@ log = logging.getLogger("ecmbatch")
 
 COUNTED = ("loaded", "skipped", "failed", "stopped", "running", "queued", "waiting", "pending")
 """What an interval can be; each is one of these."""
-
-
-def advance_backfills(resources: Resources) -> None:
-    """Advance all backfills. What goes wrong with one does not keep the others.
-
-    Raises ``Unreachable`` where the ledger cannot be used.
-    """
-    for backfill_id in resources.ledger.backfills.unsettled():
-        try:
-            advance_backfill(backfill_id, resources)
-        except Unreachable:
-            raise
-        except EcmbatchError as error:
-            log.error(
-                "backfill %s: %s",
-                backfill_id,
-                error.message,
-                extra={"event": "backfill.trouble", "backfill_id": backfill_id},
-            )
 
 
 def advance_backfill(backfill_id: str, resources: Resources) -> BackfillStatus:

@@ -139,10 +139,11 @@ class _Making:
         return True
 
     def _is_next(self, run: QueuedRun) -> bool:
-        """A run that began has fixed what it reads; one whose patience is over is about to be skipped."""
+        """A run that began has fixed what it reads, one of an earlier version means another job, and one whose
+        patience is over is about to be skipped."""
         return (
             run.attempt == 0
-            and run.job_version is not None
+            and run.job_version == self.moment.job.version
             and not (
                 run.wait_until is not None
                 and run.status is RunStatus.WAITING

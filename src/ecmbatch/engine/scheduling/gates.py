@@ -10,6 +10,7 @@ from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.records import JobState
 from ecmbatch.protocol.dependencies import Upstream, unmet
 from ecmbatch.protocol.job import JobDefinition
+from ecmbatch.protocol.run import RunStatus
 from ecmbatch.protocol.ticks import Ticks
 
 
@@ -31,7 +32,10 @@ def upstreams_of(job: JobDefinition, *, at: datetime, backfill: bool, ledger: Le
 
 def _upstream(job_id: str, at: datetime, backfill: bool, ledger: Ledger) -> Upstream:
     if backfill:
-        return Upstream(runs=ledger.upstreams.deciding_runs(job_id, at=at, backfill=True))
+        runs = ledger.upstreams.deciding_runs(job_id, at=at, backfill=True)
+        is_covered = any(run.status is RunStatus.SUCCESS and run.as_of and run.as_of <= at for run in runs)
+        loaded = None if is_covered else ledger.upstreams.loaded_up_to(job_id, at=at)
+        return Upstream(runs=runs, loaded_up_to=loaded)
     # The job's cursor is read before its runs: a tick that fires in between is seen twice rather than never.
     state = ledger.jobs.find(job_id)
     is_scheduled = state is not None and state.active and not state.paused

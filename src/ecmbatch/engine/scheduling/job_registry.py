@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ecmbatch.engine.job_check import check_job
+from ecmbatch.engine.job_check import name_problems
 from ecmbatch.engine.job_files import JobFile, job_paths, read_job_file
 from ecmbatch.engine.resources import Resources
-from ecmbatch.errors import EcmbatchError, InvalidDocument, Unreachable
+from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
 from ecmbatch.ledger.alerts import NewAlert
 from ecmbatch.ledger.records import JobState
+from ecmbatch.protocol.dependency_graph import DependencyGraph, Edge, edges_of
 from ecmbatch.protocol.event_matching import trigger_of
 from ecmbatch.protocol.job import JobDefinition
 
@@ -23,22 +24,34 @@ log = logging.getLogger("ecmbatch")
 
 _Signature = tuple[int, int, int]
 
+Check = Callable[[Sequence[JobDefinition]], Sequence[Sequence[Problem]]]
+"""Returns what is wrong with each job by itself, as ``engine.job_check.name_problems`` does."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A file as it was last read, the job that was in it, if one was, and whether it was taken."""
+    """A file as it was last read, and the job that was in it, if one was.
+
+    ``edges`` are what that job asks of others, ``None`` where the file is not in order.
+    """
 
     signature: _Signature
     job_id: str | None
-    taken: bool = True
+    edges: Sequence[Edge] | None = None
 
 
 class JobRegistry:
-    """Keeps the ledger's jobs what the files under ``jobs/`` say."""
+    """Keeps the ledger's jobs what the files under ``jobs/`` say.
 
-    def __init__(self, resources: Resources) -> None:
+    *check* looks at the jobs that are new or changed; without one it is done here, with all that it imports.
+    """
+
+    def __init__(self, resources: Resources, check: Check | None = None) -> None:
         self._resources = resources
+        self._check = check or self._check_here
+        self._looked = False
         self._seen: dict[Path, _Seen] = {}
+        self._refused: set[Path] = set()
 
     def refresh(self) -> None:
         """Read the files that changed since the last time.
@@ -53,15 +66,32 @@ class JobRegistry:
             if path not in self._seen or self._seen[path].signature != signature
         ]
         gone = self._seen.keys() - present.keys()
-        if not changed and not gone and self._seen:
+        if not changed and not gone and self._looked:
             return
         # What was refused may be in order now that another file has changed.
-        changed += [path for path in present if path in self._seen and not self._seen[path].taken]
-        files = {path: self._read(path, present[path]) for path in changed}
+        again = self._refused.intersection(present).difference(changed)
+        files = {path: self._read(path, present[path]) for path in sorted([*changed, *again])}
         for path in gone:
             del self._seen[path]
-        self._take(files)
-        self._retire()
+        self._refused -= gone
+        try:
+            self._take(files)
+            self._retire()
+        except BaseException:
+            # All of it is done again with the next pass.
+            self._seen.clear()
+            self._looked = False
+            raise
+        self._looked = True
+
+    def claim_back(self, states: Sequence[JobState]) -> None:
+        """Read those files again whose jobs another scheduler has retired, for it had older files than these."""
+        inactive = {state.job_id for state in states if not state.active}
+        self._seen = {
+            path: seen
+            for path, seen in self._seen.items()
+            if path in self._refused or seen.job_id not in inactive
+        }
 
     @property
     def _root(self) -> Path:
@@ -74,36 +104,74 @@ class JobRegistry:
         except EcmbatchError as error:
             self._seen[path] = _Seen(signature, before.job_id if before else None)
             return error
-        self._seen[path] = _Seen(signature, file.job.job_id)
+        self._seen[path] = _Seen(signature, file.job.job_id, tuple(edges_of(file.job)))
         return file
 
     def _take(self, files: Mapping[Path, JobFile | EcmbatchError]) -> None:
-        for path, file in files.items():
-            if isinstance(file, EcmbatchError):
-                self._refuse(path, file)
-                continue
-            twin = self._twin(path, file.job.job_id)
-            if twin is not None:
-                error = InvalidDocument(f"{path}: the job id {file.job.job_id} is that of {twin} too")
-                self._seen[path] = replace(self._seen[path], job_id=None)
-                self._refuse(path, error)
-                continue
-            try:
+        refused = {path: file for path, file in files.items() if isinstance(file, EcmbatchError)}
+        refused |= self._twins(files)
+        for path, error in refused.items():
+            self._refuse(path, error)
+        jobs = {
+            path: file for path, file in files.items() if isinstance(file, JobFile) and path not in refused
+        }
+        found = self._checked(jobs)
+        graph = self._graph()
+        for path, file in jobs.items():
+            problems = [*found.get(path, ()), *graph.problems_of(file.job.job_id)]
+            if problems:
+                text = f"{path}: job {file.job.job_id} does not fit this project: {problems[0]}"
+                self._refuse(path, InvalidDocument(text, problems=problems))
+            elif path in found or path in self._refused:
                 self._accept(path, file)
-            except Unreachable:
-                # It is read again with the next pass.
-                del self._seen[path]
-                raise
-            except EcmbatchError as error:
-                self._refuse(path, error)
+
+    def _twins(self, files: Mapping[Path, JobFile | EcmbatchError]) -> dict[Path, EcmbatchError]:
+        """Return an error for each file that declares the same job as one that comes before."""
+        first: dict[str, Path] = {}
+        for path in sorted(self._seen):
+            job_id = self._seen[path].job_id
+            if job_id is not None:
+                first.setdefault(job_id, path)
+        twins: dict[Path, EcmbatchError] = {}
+        for path, file in files.items():
+            if isinstance(file, JobFile) and (other := first[file.job.job_id]) != path:
+                text = f"{path}: the job id {file.job.job_id} is that of {other} too"
+                twins[path] = InvalidDocument(text)
+                self._seen[path] = _Seen(self._seen[path].signature, None)
+        return twins
+
+    def _checked(self, files: Mapping[Path, JobFile]) -> dict[Path, Sequence[Problem]]:
+        """Return what is wrong with each job but those that are in force as they are."""
+        in_force = self._resources.ledger.jobs.digests_in_force() if files else {}
+        new = {
+            path: file.job
+            for path, file in files.items()
+            if in_force.get(file.job.job_id) != digest_of_document(document_of(file.job))
+        }
+        return dict(zip(new, self._check(list(new.values())), strict=True)) if new else {}
+
+    def _graph(self) -> DependencyGraph:
+        jobs = {seen.job_id: seen.edges for seen in self._seen.values() if seen.edges is not None}
+        return DependencyGraph(
+            frozenset(job_id for job_id in jobs if job_id is not None),
+            tuple(edge for edges in jobs.values() for edge in edges),
+        )
+
+    def _check_here(self, jobs: Sequence[JobDefinition]) -> Sequence[Sequence[Problem]]:
+        return [name_problems(job, self._resources) for job in jobs]
 
     def _accept(self, path: Path, file: JobFile) -> None:
-        report = check_job(file.job, self._resources)
-        if not report.valid:
-            raise InvalidDocument(
-                f"{path}: job {file.job.job_id} does not fit this project: {report.problems[0]}",
-                problems=report.problems,
-            )
+        self._refused.discard(path)
+        # A process that is killed before the job is registered is followed by one that comes here again.
+        self._resources.ledger.alerts.put(
+            file.job.job_id,
+            NewAlert(
+                key=_key(path),
+                outcome="pass",
+                recipients=file.job.alerts,
+                message=f"{path.name} is in order again",
+            ),
+        )
         state, is_news = register(file, self._resources)
         if is_news:
             log.info(
@@ -112,20 +180,11 @@ class JobRegistry:
                 state.version,
                 extra={"event": "job.registered", "job_id": state.job_id, "version": state.version},
             )
-        self._resources.ledger.alerts.put(
-            state.job_id,
-            NewAlert(
-                key=_key(path),
-                outcome="pass",
-                recipients=file.job.alerts,
-                message=f"{path.name} is in order again",
-            ),
-        )
 
     def _refuse(self, path: Path, error: EcmbatchError) -> None:
         ledger = self._resources.ledger
         job_id = self._seen[path].job_id or path.stem
-        self._seen[path] = replace(self._seen[path], taken=False)
+        self._refused.add(path)
         problem = {
             "file": path.name,
             "message": error.message,
@@ -141,15 +200,9 @@ class JobRegistry:
         ):
             log.error("%s", message, extra={"event": "job.refused", "job_id": job_id})
 
-    def _twin(self, path: Path, job_id: str) -> Path | None:
-        """Return another file that declares the same job and comes before."""
-        return next(
-            (each for each, seen in self._seen.items() if each < path and seen.job_id == job_id), None
-        )
-
     def _retire(self) -> None:
         """A file that cannot be read stands for the job that it had before, if that was read here."""
-        there = {seen.job_id for seen in self._seen.values()} | {path.stem for path in self._seen}
+        there = {seen.job_id or path.stem for path, seen in self._seen.items()}
         for state in self._resources.ledger.jobs.all():
             if state.active and state.job_id not in there and not self._may_be_in_an_unread_file(state):
                 self._resources.ledger.jobs.deactivate(state.job_id)

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import datetime
+from functools import partial
+from typing import TypeVar
 
 from ecmbatch.engine.alerts import deliver_alerts
 from ecmbatch.engine.resources import Resources
-from ecmbatch.engine.scheduling.backfills import advance_backfills
+from ecmbatch.engine.scheduling.backfills import advance_backfill
 from ecmbatch.engine.scheduling.firing import fire_events, fire_ticks
-from ecmbatch.engine.scheduling.job_registry import JobRegistry
+from ecmbatch.engine.scheduling.job_registry import Check, JobRegistry
 from ecmbatch.engine.scheduling.known_jobs import KnownJobs
-from ecmbatch.engine.scheduling.upkeep import look_after
-from ecmbatch.engine.scheduling.waiting import release_waiting, tell_lateness
-from ecmbatch.errors import EcmbatchError, RunAlreadyComplete, Unreachable
+from ecmbatch.engine.scheduling.upkeep import look_after, tidy_up
+from ecmbatch.engine.scheduling.waiting import release_or_give_up, tell_lateness
+from ecmbatch.errors import EcmbatchError, Unreachable
 from ecmbatch.ledger.queue import Firing, Moment
 from ecmbatch.ledger.records import JobState
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -29,16 +30,26 @@ from ecmbatch.protocol.ticks import Ticks
 
 log = logging.getLogger("ecmbatch")
 
+T = TypeVar("T")
+
 
 class Scheduler:
-    """Makes runs when they are due, for workers to execute, by the ledger's clock."""
+    """Makes runs when they are due, for workers to execute, by the ledger's clock.
 
-    def __init__(self, resources: Resources) -> None:
+    *check* looks at new and changed jobs, *tidy* removes what ``[retention]`` lets go. Without them both are done
+    here, with the plug-ins and modules that they import.
+    """
+
+    def __init__(
+        self, resources: Resources, *, check: Check | None = None, tidy: Callable[[], None] | None = None
+    ) -> None:
         self._resources = resources
         self._ledger = resources.ledger
-        self._registry = JobRegistry(resources)
+        self._registry = JobRegistry(resources, check)
+        self._tidy = tidy or partial(tidy_up, resources)
         self._jobs = KnownJobs(resources.ledger)
         self._next_ticks: dict[str, tuple[JobState, datetime | None]] = {}
+        self._troubles: dict[str, str] = {}
 
     def run_pass(self) -> datetime | None:
         """Do everything that is due now; return when the next tick is, ``None`` where none is known.
@@ -47,35 +58,38 @@ class Scheduler:
         used.
         """
         self._registry.refresh()
-        # Those whose patience is over make room for the ticks that fire now.
-        self._carefully("runs that wait", lambda: release_waiting(self._ledger, self._jobs))
-        due = [self._fire(state) for state in self._ledger.jobs.all() if state.active and not state.paused]
-        self._carefully("runs that wait", lambda: release_waiting(self._ledger, self._jobs))
-        self._carefully("backfills", lambda: advance_backfills(self._resources))
-        self._carefully("runs that are to stop", self._settle_stopping)
-        self._carefully("late runs", lambda: tell_lateness(self._ledger, self._jobs))
-        self._carefully("upkeep", lambda: look_after(self._resources))
+        # What is over, or whose patience is, makes room for the ticks that fire now.
+        self._carefully("runs without a process", self._settle_lost)
+        self._release_waiting()
+        now = self._ledger.clock()
+        states = self._ledger.jobs.all()
+        due = [self._fire(state, now) for state in states if state.active and not state.paused]
+        self._registry.claim_back(states)
+        self._release_waiting()
+        self._advance_backfills()
+        self._carefully("late runs", lambda: tell_lateness(self._ledger, self._jobs, self._carefully))
+        self._carefully("upkeep", lambda: look_after(self._ledger, self._tidy))
         deliver_alerts(self._resources)
         return min((tick for tick in due if tick is not None), default=None)
 
-    def _fire(self, state: JobState) -> datetime | None:
+    def _fire(self, state: JobState, now: datetime) -> datetime | None:
         """Fire what is due of a job; return its next tick."""
-        try:
-            job = self._jobs.get(state.job_id, state.version)
-            ticks, trigger = Ticks.of(job.schedule), trigger_of(job)
-            if ticks is not None:
-                return self._fire_ticks(state, job, ticks)
-            if trigger is not None:
-                self._fire_events(state, job, trigger)
-        except Unreachable:
-            raise
-        except EcmbatchError as error:
-            _log_trouble(f"job {state.job_id}", error)
+        return self._carefully(f"job {state.job_id}", lambda: self._fire_job(state, now))
+
+    def _fire_job(self, state: JobState, now: datetime) -> datetime | None:
+        job = self._jobs.get(state.job_id, state.version)
+        ticks, trigger = Ticks.of(job.schedule), trigger_of(job)
+        if ticks is not None:
+            return self._fire_ticks(state, job, ticks, now)
+        if trigger is not None:
+            self._fire_events(state, job, trigger)
         return None
 
-    def _fire_ticks(self, state: JobState, job: JobDefinition, ticks: Ticks) -> datetime | None:
+    def _fire_ticks(
+        self, state: JobState, job: JobDefinition, ticks: Ticks, now: datetime
+    ) -> datetime | None:
         following = self._next_tick(state, ticks)
-        if following is None or following > self._ledger.clock():
+        if following is None or following > now:
             return following
 
         def decide(moment: Moment) -> Firing | None:
@@ -104,24 +118,44 @@ class Scheduler:
 
         _tell(self._ledger.queue.fire(state.job_id, decide, names=names, jobs=jobs))
 
-    def _settle_stopping(self) -> None:
-        """A run whose worker died when it was to stop is stopped."""
-        for run in self._ledger.queue.stopping():
-            if not self._ledger.runs.is_live(run.run_id):
-                with suppress(RunAlreadyComplete):
-                    self._ledger.runs.request_stop(run.run_id)
+    def _release_waiting(self) -> None:
+        """Look at every run that waits; one that cannot be judged does not keep the others."""
+        for run in self._ledger.queue.waiting():
+            self._carefully(f"run {run.run_id}", partial(release_or_give_up, run, self._ledger, self._jobs))
 
-    def _carefully(self, what: str, do: Callable[[], None]) -> None:
+    def _advance_backfills(self) -> None:
+        for backfill_id in self._ledger.backfills.unsettled():
+            self._carefully(
+                f"backfill {backfill_id}", partial(advance_backfill, backfill_id, self._resources)
+            )
+
+    def _settle_lost(self) -> None:
+        """Give runs their end whose process is gone and that no worker will take over."""
+        for run in self._ledger.queue.active():
+            if not self._ledger.runs.is_live(run.run_id):
+                self._ledger.runs.settle_lost(run.run_id)
+
+    def _carefully(self, what: str, do: Callable[[], T]) -> T | None:
+        """Do something that may fail without keeping the rest, of which a plug-in or a defect may be the cause."""
         try:
-            do()
+            done = do()
         except Unreachable:
             raise
         except EcmbatchError as error:
-            _log_trouble(what, error)
+            self._tell_trouble(what, error.message)
+            return None
+        except Exception as error:
+            self._tell_trouble(what, f"an unexpected {type(error).__name__}; this is a defect")
+            log.debug("where it happened:", exc_info=error)
+            return None
+        self._troubles.pop(what, None)
+        return done
 
-
-def _log_trouble(what: str, error: EcmbatchError) -> None:
-    log.error("%s: %s", what, error.message, extra={"event": "scheduler.trouble"})
+    def _tell_trouble(self, what: str, message: str) -> None:
+        """Log what goes wrong once, though it does with every pass."""
+        if self._troubles.get(what) != message:
+            self._troubles[what] = message
+            log.error("%s: %s", what, message, extra={"event": "scheduler.trouble"})
 
 
 def _tell(firing: Firing | None) -> None:

@@ -9,8 +9,7 @@ from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.runner import Runner
 from ecmbatch.engine.staging import refuse_other_stage
 from ecmbatch.engine.stopping import StopSignal
-from ecmbatch.errors import EcmbatchError, Fenced
-from ecmbatch.ledger.alerts import NewAlert
+from ecmbatch.errors import EcmbatchError
 from ecmbatch.ledger.owner import Owner
 from ecmbatch.ledger.records import Fence, RunRecord
 from ecmbatch.protocol.job import JobDefinition
@@ -46,8 +45,6 @@ def execute_next(
         error = raised
     ended = resources.ledger.runs.get(run.run_id)
     _tell_end(ended, error)
-    if not isinstance(error, Fenced):
-        _alert(ended, resources)
     return ended
 
 
@@ -62,20 +59,6 @@ def _job_of(run: RunRecord, fence: Fence, resources: Resources) -> JobDefinition
             fence, RunStatus.FAILED, error={"code": error.code, "message": error.message}
         )
         raise
-
-
-def _alert(run: RunRecord, resources: Resources) -> None:
-    """Tell when scheduled runs of a job begin to fail and when they succeed again; a backfill tells at its end."""
-    if run.backfill_id is not None or run.status not in (RunStatus.SUCCESS, RunStatus.FAILED):
-        return
-    assert run.job_version is not None
-    recipients = resources.ledger.jobs.version(run.job_id, run.job_version).document.get("alerts", [])
-    failed = run.status is RunStatus.FAILED
-    message = (run.error or {}).get("message", "") if failed else f"{run.job_id} succeeded again"
-    alert = NewAlert(
-        key="run", outcome="failed" if failed else "pass", recipients=recipients, message=message
-    )
-    resources.ledger.alerts.put(run.job_id, alert, run_id=run.run_id)
 
 
 def _tell_end(run: RunRecord, error: EcmbatchError | None) -> None:

@@ -18,6 +18,7 @@ def upgrade() -> None:
     op.add_column("runs", sa.Column("backfill_id", sa.String(64)))
     op.add_column("alerts", sa.Column("delivering", sa.JSON))
     op.add_column("alerts", sa.Column("delivering_until", Instant))
+    op.create_index("alerts_of_a_run", "alerts", ["run_id"])
     op.create_index("runs_by_job_and_status", "runs", ["job_id", "status", "live", "finished_at"])
     op.create_index("runs_by_status", "runs", ["status", "number"])
     op.create_index("runs_of_a_job", "runs", ["job_id", "live", "status", "scheduled_for"])
@@ -48,12 +49,14 @@ def upgrade() -> None:
         sa.Column("sequence", sa.Integer, primary_key=True),
         sa.Column("at", Instant, nullable=False),
         sa.Column("name", sa.String(200)),
-        sa.Column("event_key", sa.String(300), unique=True),
+        sa.Column("event_key", sa.String(400), unique=True),
         sa.Column("job_id", sa.String(128)),
         sa.Column("status", sa.String(32)),
         sa.Column("run_id", sa.String(64)),
         sqlite_autoincrement=True,
     )
+    op.create_index("events_by_name", "events", ["name", "sequence"])
+    op.create_index("events_of_a_job", "events", ["job_id", "sequence"])
     op.create_table(
         "event_cursors",
         sa.Column("job_id", sa.String(128), primary_key=True),
