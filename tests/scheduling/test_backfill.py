@@ -16,9 +16,9 @@ from sqlalchemy import delete, func, select, update
 from ecmbatch import Plugins, Project
 from ecmbatch.crash_points import CrashPoint
 from ecmbatch.engine.resources import Resources
-from ecmbatch.engine.scheduling import scheduler
 from ecmbatch.engine.scheduling.backfill_control import BackfillRequest, BackfillView
 from ecmbatch.engine.scheduling.backfills import advance_backfill
+from ecmbatch.engine.scheduling.scheduler import Scheduler
 from ecmbatch.engine.scheduling.worker import execute_next
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import (
@@ -448,16 +448,15 @@ def test_what_keeps_a_backfill_from_going_on_is_logged_once(
         project.create_backfill(job(), request(0, 2))
         other, _ = project.create_backfill(job(), request(2, 4))
         in_use = [StoreBusy("the store is in use"), StoreBusy("the store is in use"), StoreBusy("by another")]
-        advance = scheduler.advance_backfill
 
         def advance_one(backfill_id: str, resources: Resources) -> BackfillStatus:
             if backfill_id != other.backfill.backfill_id and in_use:
                 raise in_use.pop(0)
-            return advance(backfill_id, resources)
+            return advance_backfill(backfill_id, resources)
 
-        monkeypatch.setattr(scheduler, "advance_backfill", advance_one)
-        each_pass = scheduler.Scheduler(project._resources)
+        monkeypatch.setattr("ecmbatch.engine.scheduling.scheduler.advance_backfill", advance_one)
+        scheduler = Scheduler(project._resources)
         for _ in range(4):
-            each_pass.run_pass()
+            scheduler.run_pass()
     told = [message.partition(": ")[2] for message in caplog.messages if message.startswith("backfill ")]
     assert told == ["the store is in use", "by another"]

@@ -210,8 +210,7 @@ def test_a_job_that_cannot_be_read_does_not_keep_the_lateness_of_others(
     simulation = Simulation(
         tmp_path,
         at(2),
-        {job: {"schedule": DAILY, "dependencies": [{"job": "up"}]} for job in ("a-broken", "b")}
-        | {"up": {"schedule": {"type": "manual"}}},
+        {"a-broken": after("up"), "b": after("up"), "up": {"schedule": {"type": "manual"}}},
     )
     simulation.run_until(at(2, 2))
     with simulation.ledger._database.write() as connection:

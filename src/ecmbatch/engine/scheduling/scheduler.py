@@ -20,7 +20,7 @@ from ecmbatch.engine.scheduling.job_registry import Check, JobRegistry
 from ecmbatch.engine.scheduling.known_jobs import KnownJobs
 from ecmbatch.engine.scheduling.upkeep import look_after, tidy_up
 from ecmbatch.engine.scheduling.waiting import release_or_give_up, tell_lateness
-from ecmbatch.errors import EcmbatchError, Unreachable
+from ecmbatch.errors import ConflictError, EcmbatchError, Unreachable
 from ecmbatch.ledger.queue import Firing, Moment
 from ecmbatch.ledger.records import JobState
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -125,9 +125,14 @@ class Scheduler:
 
     def _advance_backfills(self) -> None:
         for backfill_id in self._ledger.backfills.unsettled():
-            self._carefully(
-                f"backfill {backfill_id}", partial(advance_backfill, backfill_id, self._resources)
-            )
+            self._carefully(f"backfill {backfill_id}", partial(self._advance_backfill, backfill_id))
+
+    def _advance_backfill(self, backfill_id: str) -> None:
+        try:
+            advance_backfill(backfill_id, self._resources)
+        except Unreachable as error:
+            # A store may be in use, which is nobody else's trouble. If it is the ledger, the next one finds out.
+            raise ConflictError(error.message) from error
 
     def _settle_lost(self) -> None:
         """Give runs their end whose process is gone and that no worker will take over."""
