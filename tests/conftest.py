@@ -39,6 +39,8 @@ def postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def postgres_url(postgres: PostgresServer) -> str:
+def postgres_url(postgres: PostgresServer) -> Iterator[str]:
     """The URL of an empty database."""
-    return postgres.new_database()
+    url = postgres.empty_database()
+    yield url
+    postgres.give_back(url)

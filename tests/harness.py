@@ -1,18 +1,19 @@
 """Small projects with real files, and commands that die on purpose.
 
-Commands run in children of a fork server that has the slow imports behind it; each child is a process of its
-own that really dies by SIGKILL.
+Commands that are to die run in children of a fork server that has the slow imports behind it; each child is a
+process of its own that really dies by SIGKILL.
 """
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,30 @@ import duckdb
 import pyarrow as pa
 
 from ecmbatch import Project
+from ecmbatch.cli.main import main
 from ecmbatch.crash_points import CrashPoint
 
 _PRELOADED = [
+    "adbc_driver_postgresql.dbapi",
+    "ecmbatch.cli.execution",
     "ecmbatch.cli.main",
     "ecmbatch.project",
     "ecmbatch.connectors.duckdb",
     "ecmbatch.connectors.files",
+    "ecmbatch.connectors.postgres_connector",
     "ecmbatch.ledger.ledger",
+    "ecmbatch.ledger.postgres",
     "ecmbatch.processors.field_mapper",
+    "ecmbatch.processors.functions",
     "ecmbatch.stage.stage",
     "ecmbatch.stores.duckdb",
+    "ecmbatch.stores.postgres_store",
     "ecmbatch.testing.crashes",
+    "numpy.ma",
+    "pydantic.type_adapter",
+    "rich.console",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "typer._click.decorators",
 ]
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(_PRELOADED)
@@ -57,8 +70,24 @@ def command(
     crash: CrashPoint | None = None,
     occurrence: int = 1,
 ) -> Finished:
-    """Run ``ecmbatch ARGUMENTS`` in *folder*; *crash* kills it there."""
-    return start(folder, *arguments, crash=crash, occurrence=occurrence).wait()
+    """Run ``ecmbatch ARGUMENTS`` in *folder*, in this process; with *crash* in one of its own that dies there."""
+    if crash is not None:
+        return start(folder, *arguments, crash=crash, occurrence=occurrence).wait()
+    out, err = _Captured(), _Captured()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    return Finished(code, out.text(), err.text())
+
+
+class _Captured(io.TextIOWrapper):
+    """A stream like that of a process whose output goes to a file."""
+
+    def __init__(self) -> None:
+        self._bytes = io.BytesIO()
+        super().__init__(self._bytes, encoding="utf-8", write_through=True)
+
+    def text(self) -> str:
+        return self._bytes.getvalue().decode()
 
 
 @dataclass(frozen=True)
@@ -75,6 +104,15 @@ class Started:
         self.out.unlink()
         self.err.unlink()
         return finished
+
+
+def in_child(function: Callable[..., None], *arguments: Any) -> int:
+    """Call *function* in a process of its own; return its exit code (negative: the signal that killed it)."""
+    process = _context.Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
 
 
 _serial = iter(range(10**9))
@@ -104,7 +142,6 @@ def _child(
     crash: CrashPoint | None,
     occurrence: int,
 ) -> None:
-    from ecmbatch.cli.main import main
     from ecmbatch.testing.crashes import kill_at
 
     os.chdir(folder)

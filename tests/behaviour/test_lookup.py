@@ -127,7 +127,7 @@ def test_a_table_of_the_store_is_looked_up_also_where_the_job_publishes_to_that_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("partitions", [pytest.param(1, marks=pytest.mark.every_combination), 4])
 @pytest.mark.parametrize(
     ("point", "occurrence", "word"),
     [
@@ -158,6 +158,7 @@ def test_a_run_uses_one_table_whatever_happens_to_it_and_counts_each_row_once(
     assert len(run_documents(folder)) == 1
 
 
+@pytest.mark.slow
 def test_a_scan_that_is_replayed_from_its_start_counts_missing_keys_once(folder: Path) -> None:
     job = lookup_job()
     job["checkpoint"]["resume"] = "partition"
@@ -210,6 +211,7 @@ def test_a_run_whose_rows_are_all_staged_needs_the_table_no_more(folder: Path) -
     assert stored(folder) == expected("old")
 
 
+@pytest.mark.slow
 def test_a_table_with_a_key_twice_can_be_corrected_and_the_run_goes_on(folder: Path) -> None:
     fill_warehouse(folder, pa.concat_tables([tiers("old"), tiers("older")]), "tiers")
     refused = run(folder, lookup_job())
@@ -221,6 +223,7 @@ def test_a_table_with_a_key_twice_can_be_corrected_and_the_run_goes_on(folder: P
     assert stored(folder) == expected("old")
 
 
+@pytest.mark.slow
 def test_a_changed_lookup_that_an_operator_accepts_reads_the_table_it_names(folder: Path) -> None:
     fill_warehouse(folder, tiers("other", every=1), "others")
     assert was_killed(run(folder, lookup_job(), crash="checkpoint.after", occurrence=2))
@@ -236,6 +239,7 @@ def test_a_changed_lookup_that_an_operator_accepts_reads_the_table_it_names(fold
     assert "other" in {row[2] for row in stored(folder)}
 
 
+@pytest.mark.slow
 def test_a_table_whose_columns_changed_since_the_run_was_planned_is_refused(folder: Path) -> None:
     assert was_killed(run(folder, lookup_job(), crash="run.frozen"))
     numbers = pa.table({"customer": NAMES, "tier": range(120)})

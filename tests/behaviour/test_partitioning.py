@@ -77,11 +77,11 @@ def offsets(folder: Path) -> list[int]:
     "partitioning",
     [
         {**HALF_YEARS, "ordered": True},
-        {"strategy": "range", "key": "day", "partitions": 5},
         {**REGIONS, "default": "emea"},
         *(
             pytest.param(partitioning, marks=pytest.mark.slow)
             for partitioning in (
+                {"strategy": "range", "key": "day", "partitions": 5},
                 HALF_YEARS,
                 {"strategy": "range", "key": "id", "partitions": 4, "ordered": True},
                 {"strategy": "range", "key": "region", "bounds": ["A", "F", "FR", "Z"]},
@@ -147,6 +147,7 @@ def test_most_rows_with_one_key_leave_the_other_ranges_even(folder: Path) -> Non
     assert sorted(offsets(folder)) == [66, 67, 67, 300]
 
 
+@pytest.mark.slow
 def test_empty_ranges_and_groups_are_completed_with_nothing(folder: Path) -> None:
     assert run(folder, {"strategy": "range", "key": "id", "bounds": [-10, -5, 500, 600]}).exit_code == 0
     assert offsets(folder) == [0, 0, 500, 0, 0]
@@ -163,6 +164,7 @@ def test_an_empty_source_has_one_range(folder: Path) -> None:
     assert offsets(folder) == [0]
 
 
+@pytest.mark.slow
 def test_a_value_that_no_list_names_fails_the_run_and_publishes_nothing(folder: Path) -> None:
     values = {"emea": ["DE", "FR"]}
     failed = run(folder, {**REGIONS, "values": values})
@@ -194,6 +196,7 @@ def test_bounds_that_do_not_fit_the_key_are_refused_by_their_place(folder: Path)
     assert stored(folder, "visits") == []
 
 
+@pytest.mark.slow
 def test_ranges_in_order_are_completed_one_after_the_other(folder: Path) -> None:
     """Killed at any checkpoint: what is complete is the beginning, and is not read again."""
     partitioning = {"strategy": "range", "key": "day", "partitions": 5, "ordered": True}

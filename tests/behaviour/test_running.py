@@ -100,6 +100,7 @@ def test_the_corrected_rule_publishes_through_resume_without_reading_the_source(
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_a_rule_added_after_the_failure_is_counted_from_the_stage(folder: Path) -> None:
     write_job(folder, customers_job(partitions=4, validation=TOO_FEW))
     failed = command(folder, "run", "job.json", "--json")
@@ -132,6 +133,7 @@ def test_warnings_publish_and_are_told(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_not_continued_by_run_but_by_resume_after_validation(folder: Path) -> None:
     write_job(folder, customers_job(mode="append", validation=TOO_FEW))
     first = command(folder, "run", "job.json", "--json").document["run_id"]
@@ -143,7 +145,7 @@ def test_a_failed_run_is_not_continued_by_run_but_by_resume_after_validation(fol
     assert stored(folder) == expected(ROWS)
 
 
-@pytest.mark.parametrize("mode", ["append", "replace"])
+@pytest.mark.parametrize("mode", ["append", pytest.param("replace", marks=pytest.mark.slow)])
 def test_a_failed_run_cannot_be_resumed_after_a_newer_one_succeeded(folder: Path, mode: str) -> None:
     write_job(folder, customers_job(mode=mode, validation=TOO_FEW))
     first = command(folder, "run", "job.json", "--json").document["run_id"]
@@ -154,6 +156,7 @@ def test_a_failed_run_cannot_be_resumed_after_a_newer_one_succeeded(folder: Path
     assert stored(folder) == expected(customers(150))
 
 
+@pytest.mark.slow
 def test_streams_have_watermarks_of_their_own(folder: Path) -> None:
     query = "SELECT * FROM customers WHERE id >= :from AND :last_sync < :window_end"
     write_job(
@@ -187,6 +190,7 @@ def test_a_changed_definition_starts_anew_and_says_why(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_an_accepted_change_goes_on_with_the_new_transform(folder: Path) -> None:
     write_job(folder, customers_job(partitions=4))
     command(folder, "run", "job.json", crash="scan.claimed")
@@ -199,6 +203,7 @@ def test_an_accepted_change_goes_on_with_the_new_transform(folder: Path) -> None
     assert stored(folder)[1][1] == {"name": "name 1"}
 
 
+@pytest.mark.slow
 def test_an_unmet_dependency_refuses_the_run_with_reasons(folder: Path) -> None:
     (folder / "jobs").mkdir()
     write_job(folder, customers_job() | {"job_id": "reference-data-sync"}, "jobs/reference-data-sync.json")
@@ -221,6 +226,7 @@ def test_ignored_dependencies_are_recorded(folder: Path) -> None:
     assert command(folder, "run", "customers", "--ignore-dependencies").exit_code == 0
 
 
+@pytest.mark.slow
 def test_a_backfill_reads_its_interval_and_leaves_the_watermark(folder: Path) -> None:
     query = "SELECT *, :window_start AS lower_bound FROM customers WHERE :window_start < :window_end"
     write_job(folder, customers_job(mode="append", source={"connector": "warehouse", "query": query}))
@@ -246,6 +252,7 @@ def test_a_stopped_run_goes_on_where_it_stopped(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_an_abandoned_run_is_over(folder: Path) -> None:
     write_job(folder, customers_job(mode="append"))
     command(folder, "run", "job.json", crash="publish.before")
@@ -256,6 +263,7 @@ def test_an_abandoned_run_is_over(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_a_published_run_cannot_be_abandoned_but_becomes_a_success(folder: Path) -> None:
     write_job(folder, customers_job(mode="append"))
     command(folder, "run", "job.json", crash="publish.after_commit")
@@ -273,6 +281,7 @@ def test_fresh_gives_an_unfinished_run_up(folder: Path) -> None:
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_files_that_changed_since_the_run_started_are_refused(folder: Path) -> None:
     (folder / "in").mkdir()
     pq.write_table(ROWS, folder / "in" / "a.parquet", row_group_size=20)
@@ -285,6 +294,7 @@ def test_files_that_changed_since_the_run_started_are_refused(folder: Path) -> N
     assert stored(folder) == expected(customers(130))
 
 
+@pytest.mark.slow
 def test_a_lost_ledger_is_noticed_before_anything_is_doubled(folder: Path) -> None:
     write_job(folder, customers_job(mode="append"))
     assert command(folder, "run", "job.json").exit_code == 0
@@ -325,7 +335,7 @@ def test_a_processor_that_raises_names_partition_and_rows(folder: Path) -> None:
     assert "c00077" not in failed.out + failed.err
 
 
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", [2, pytest.param(8, marks=pytest.mark.slow)])
 def test_one_process_wins_and_the_others_are_told(folder: Path, count: int) -> None:
     write_job(folder, customers_job(mode="append", partitions=4, every_rows=10))
     racers = [start(folder, "run", "job.json", "--json") for _ in range(count)]
@@ -342,6 +352,7 @@ def test_one_process_wins_and_the_others_are_told(folder: Path, count: int) -> N
     assert all(before[1] <= after[0] for before, after in pairwise(times))
 
 
+@pytest.mark.slow
 def test_a_store_held_by_another_process_is_waited_for_then_resume_only_publishes(folder: Path) -> None:
     with (folder / "ecmbatch.toml").open("a") as opened:
         opened.write(
@@ -351,7 +362,7 @@ def test_a_store_held_by_another_process_is_waited_for_then_resume_only_publishe
     command(folder, "run", "job.json", crash="publish.before")
     run_id = run_documents(folder)[0]["run_id"]
     with duckdb.connect(str(folder / "context.duckdb")):
-        busy = command(folder, "resume", run_id, "--json")
+        busy = start(folder, "resume", run_id, "--json").wait()
     assert busy.exit_code == 7 and "context.duckdb" in busy.err
     (folder / "warehouse.duckdb").unlink()
     resumed = command(folder, "resume", run_id, "--json")
@@ -359,6 +370,7 @@ def test_a_store_held_by_another_process_is_waited_for_then_resume_only_publishe
     assert stored(folder) == expected(ROWS)
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(folder: Path) -> None:
     write_job(folder, customers_job(mode="append", partitions=4))
     stage = folder / ".ecmbatch" / "stage"
@@ -444,6 +456,7 @@ def test_a_broken_project_file_names_the_place(folder: Path, toml: str, place: s
     assert place in text and "Traceback" not in refused.err
 
 
+@pytest.mark.slow
 def test_a_store_in_the_file_of_its_source_can_be_published(folder: Path) -> None:
     with (folder / "ecmbatch.toml").open("a") as opened:
         opened.write('[stores.context_store]\ntype = "duckdb"\npath = "warehouse.duckdb"\n')
@@ -464,6 +477,7 @@ def test_a_run_refused_before_it_had_a_plan_leaves_nothing_to_resume(folder: Pat
     assert command(folder, "run", "job.json", "--param", "from=c00000").exit_code == 0
 
 
+@pytest.mark.slow
 def test_success_tidies_the_stage_of_runs_it_supersedes(folder: Path) -> None:
     write_job(folder, customers_job(validation=TOO_FEW))
     assert command(folder, "run", "job.json").exit_code == 3

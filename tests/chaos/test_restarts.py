@@ -11,12 +11,12 @@ import pytest
 
 from ecmbatch.errors import Unreachable
 from harness import (
-    command,
     customers,
     customers_job,
     expected,
     fill_warehouse,
     run_documents,
+    start,
     stored,
     write_job,
 )
@@ -65,7 +65,8 @@ def test_every_row_arrives_once_however_often_the_server_restarts(
         codes: list[int] = []
         try:
             while not is_success(folder):
-                finished = command(folder, "run", "job.json", "--json")
+                # A process of its own: what it could not say to the ledger before it ended, its end says.
+                finished = start(folder, "run", "job.json", "--json").wait()
                 codes.append(finished.exit_code)
                 # 1 failed, 7 unreachable; never a conflict, a defect or a traceback.
                 assert finished.exit_code in (0, 1, 7), finished.err

@@ -16,7 +16,7 @@ import pytest
 from ecmbatch import Project
 from ecmbatch.crash_points import CrashPoint
 from ecmbatch.testing.clock import ManualClock
-from harness import command, was_killed
+from harness import command, start, was_killed
 
 Ecmbatch = Callable[..., Any]
 
@@ -127,7 +127,7 @@ def test_a_store_that_is_held_by_another_process_cannot_be_reached(project: Any,
     store = '[stores.context_store]\ntype = "duckdb"\npath = "context.duckdb"\nbusy_timeout = "1 ms"\n'
     (project.path / "ecmbatch.toml").write_text(text + store)
     with duckdb.connect(project.path / "context.duckdb"):
-        result = command(project.path, "doctor", "--json")
+        result = start(project.path, "doctor", "--json").wait()
     assert result.exit_code == 7
     assert "is open in process" in found(result, "stores")[0]["message"]
 

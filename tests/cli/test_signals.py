@@ -10,7 +10,9 @@ import pytest
 Ecmbatch = Callable[..., Any]
 
 
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "exit_code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_the_run_and_run_continues_it(
     project: Any, ecmbatch: Ecmbatch, number: int, exit_code: int
 ) -> None:

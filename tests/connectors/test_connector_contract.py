@@ -50,6 +50,7 @@ class TestDuckDB(ConnectorContract):
         return ReadRequest(table="t")
 
 
+@pytest.mark.slow
 class TestDuckDBInSeveralScans(TestDuckDB):
     scans = 3
 

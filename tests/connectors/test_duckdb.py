@@ -1,5 +1,6 @@
 """What the DuckDB connector promises beyond the contract suite."""
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -52,14 +53,21 @@ def connected(folder: Path, **settings: object) -> Iterator[DuckDBConnector]:
         connector.close()
 
 
-@pytest.fixture
-def numbers(tmp_path: Path) -> Iterator[DuckDBConnector]:
+@pytest.fixture(scope="module")
+def file_of_numbers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("numbers") / "s.duckdb"
     write(
-        tmp_path / "s.duckdb",
+        path,
         "CREATE TABLE t AS SELECT range AS id, 'user' || range AS name FROM range(100)",
         "CREATE SCHEMA crm",
         'CREATE TABLE crm."odd ""name" AS SELECT 1 AS one',
     )
+    return path
+
+
+@pytest.fixture
+def numbers(file_of_numbers: Path, tmp_path: Path) -> Iterator[DuckDBConnector]:
+    shutil.copy(file_of_numbers, tmp_path)
     with connected(tmp_path) as connector:
         yield connector
 
@@ -462,11 +470,28 @@ KEYS = {
 }
 
 
+COMMON = (
+    "BIGINT",
+    "DOUBLE",
+    "VARCHAR",
+    "VARCHAR COLLATE NOCASE",
+    "DATE",
+    "TIMESTAMPTZ",
+    "DECIMAL(38,10)",
+    "UUID",
+    "ENUM('late', 'early')",
+)
+
+
+def quick_if_common(kind: str, *more: Any) -> Any:
+    return pytest.param(kind, *more, id=kind, marks=[] if kind in COMMON else [pytest.mark.slow])
+
+
 def places_of(scanned: list[ScannedBatch]) -> list[int]:
     return [place for each in scanned for place in each.batch.column("place").to_pylist()]
 
 
-@pytest.mark.parametrize("kind", KEYS)
+@pytest.mark.parametrize("kind", [quick_if_common(kind) for kind in KEYS])
 def test_a_scan_goes_on_exactly_behind_keys_of_any_type(tmp_path: Path, kind: str) -> None:
     values = ", ".join(f"({value})" for value in KEYS[kind])
     write(
@@ -573,7 +598,7 @@ def partitionings(keys: pa.Array) -> list[Partitions]:
     ]
 
 
-@pytest.mark.parametrize(("kind", "values"), EVERY_KEY, ids=[kind for kind, _ in EVERY_KEY])
+@pytest.mark.parametrize(("kind", "values"), [quick_if_common(*each) for each in EVERY_KEY])
 def test_scans_of_ranges_and_lists_read_exactly_their_rows_and_show_how(
     tmp_path: Path, kind: str, values: list[str]
 ) -> None:
@@ -629,6 +654,7 @@ def by_collation(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(duckdb_connector, "_by_bytes", lambda source, order: quoted(order))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("broken", "kind"),
     [

@@ -39,6 +39,7 @@ def answer(folder: Path, query: str) -> tuple[object, ...]:
         return connection.execute(query).fetchall()[0]
 
 
+@pytest.mark.slow
 def test_the_guide_to_transformations_can_be_followed(flights: Path) -> None:
     jobs = jobs_of("guide/transformations.md")
     with Project.load(flights, environment={}) as project:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import publishing
 from duckdb_tables import read_table
 from ecmbatch.crash_points import CrashPoint
-from ecmbatch.stores.duckdb import DUCKDB
 from ecmbatch.stores.store import PARTITION_COLUMN, Mode, Publication, PublishedRows, StagedFile, Store
 from ecmbatch.testing.store_contract import AT, customer, publication
 
@@ -28,22 +25,11 @@ STEPS: tuple[CrashPoint, ...] = (
     "publish.after_commit",
 )
 
-PUBLISH = """
-import sys
-from pathlib import Path
-import test_duckdb_kills
-from ecmbatch.testing.crashes import kill_at
-from ecmbatch.testing.store_contract import AT
-root, folder, mode, point = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
-run = test_duckdb_kills.second_run(root, mode)
-kill_at(point)
-test_duckdb_kills.open_store(folder).publish(run, AT)
-"""
+SETTINGS = {"path": "context.duckdb", "threads": 1, "memory_limit": "200MB"}
 
 
 def open_store(folder: Path) -> Store:
-    settings = DUCKDB.parse_config({"path": "context.duckdb", "threads": 1, "memory_limit": "200MB"})
-    return DUCKDB.build(settings, folder, print)
+    return publishing.open_store("duckdb", SETTINGS, folder)
 
 
 def second_run(root: Path, mode: Mode) -> Publication:
@@ -70,9 +56,7 @@ def contents(folder: Path) -> pa.Table:
 
 
 def killed(root: Path, folder: Path, mode: Mode, point: CrashPoint) -> int:
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", PUBLISH, str(root), str(folder), mode, point]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
+    return publishing.publish_and_die("duckdb", SETTINGS, folder, second_run(root, mode), point)
 
 
 @pytest.mark.slow
@@ -83,7 +67,8 @@ def test_killed_anywhere_and_published_again_equals_published_once(tmp_path: Pat
     whole = tmp_path / "whole"
     open_store(whole).publish(first_run, AT)
     expected = open_store(whole).publish(second_run(tmp_path, mode), AT)
-    for point in STEPS:
+    # Every point for one mode, and for the others those at which the table is not as it was.
+    for point in STEPS if mode == "upsert" else STEPS[3:]:
         folder = tmp_path / point
         store = open_store(folder)
         store.publish(first_run, AT)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +16,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import publishing
 from ecmbatch import Project
 from ecmbatch.crash_points import CrashPoint, set_hook
 from ecmbatch.errors import Unreachable
-from ecmbatch.stores.postgres import POSTGRES
 from ecmbatch.stores.store import PARTITION_COLUMN, Mode, Publication, PublishedRows, StagedFile, Store
 from ecmbatch.testing.store_contract import AT, CUSTOMERS, customer, publication
 from postgres_server import PostgresServer
@@ -37,36 +34,9 @@ STEPS: tuple[CrashPoint, ...] = (
 )
 ROWS = 20_000
 
-PUBLISH = """
-import sys
-from pathlib import Path
-import test_postgres_kills
-from ecmbatch.testing.crashes import kill_at
-from ecmbatch.testing.store_contract import AT
-root, url, schema, mode, point = Path(sys.argv[1]), *sys.argv[2:]
-kill_at(point)
-test_postgres_kills.open_store(url, schema).publish(test_postgres_kills.second_run(root, mode), AT)
-"""
-
-LOAD = """
-import os, signal, sys
-from pathlib import Path
-import test_postgres_kills
-from ecmbatch.stores import postgres_staging
-from ecmbatch.testing.store_contract import AT
-read = postgres_staging._read
-def killed(file):
-    if file.path.name != "000000.parquet":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return read(file)
-postgres_staging._read = killed
-root, url, schema = Path(sys.argv[1]), *sys.argv[2:]
-test_postgres_kills.open_store(url, schema).publish(test_postgres_kills.second_run(root, "append"), AT)
-"""
-
 
 def open_store(url: str, schema: str = "public") -> Store:
-    return POSTGRES.build(POSTGRES.parse_config({"url": url, "schema": schema}), Path(), print)
+    return publishing.open_store("postgres", {"url": url, "schema": schema}, Path())
 
 
 def second_run(root: Path, mode: Mode) -> Publication:
@@ -91,12 +61,6 @@ def contents(url: str, schema: str = "public") -> list[tuple[Any, ...]]:
         return connection.execute(query.encode()).fetchall()
 
 
-def killed(script: str, *arguments: object) -> int:
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-    command = [sys.executable, "-c", script, *map(str, arguments)]
-    return subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=False).returncode
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", ["append", "upsert", "replace"])
 def test_killed_anywhere_and_published_again_equals_published_once(
@@ -113,7 +77,9 @@ def test_killed_anywhere_and_published_again_equals_published_once(
         store = open_store(postgres_url, schema)
         store.publish(first_run, AT)
         committed = point == "publish.after_commit"
-        assert killed(PUBLISH, tmp_path, postgres_url, schema, mode, point) == -signal.SIGKILL
+        settings = {"url": postgres_url, "schema": schema}
+        run = second_run(tmp_path, mode)
+        assert publishing.publish_and_die("postgres", settings, tmp_path, run, point) == -signal.SIGKILL
         if not committed:
             assert {row[1] for row in contents(postgres_url, schema)} == {"first"}
             assert store.marker("run-2") is None
@@ -140,11 +106,12 @@ def test_what_is_left_of_a_process_killed_while_loading_is_removed_by_gc(
     postgres_url: str, tmp_path: Path
 ) -> None:
     stage_second_run(tmp_path)
-    assert killed(LOAD, tmp_path, postgres_url, "public") == -signal.SIGKILL
+    settings = {"url": postgres_url, "schema": "public"}
+    assert publishing.load_and_die(settings, tmp_path, second_run(tmp_path, "append")) == -signal.SIGKILL
     wait_for_leftovers(open_store(postgres_url))
-    settings = f'[stores.lake]\ntype = "postgres"\nurl = "{postgres_url}"\n'
-    settings += '[stores.gone]\ntype = "postgres"\nurl = "postgresql://127.0.0.1:1/x"\n'
-    (tmp_path / "ecmbatch.toml").write_text(settings)
+    toml = f'[stores.lake]\ntype = "postgres"\nurl = "{postgres_url}"\n'
+    toml += '[stores.gone]\ntype = "postgres"\nurl = "postgresql://127.0.0.1:1/x"\n'
+    (tmp_path / "ecmbatch.toml").write_text(toml)
     for dry_run, outcome in ((True, "planned"), (False, "removed")):
         with Project.load(tmp_path) as project:
             collection = project.gc(dry_run=dry_run)
