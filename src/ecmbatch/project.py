@@ -289,21 +289,22 @@ class Project:
         self._resources.ledger.watermarks.set(job_id, stream_of(params or {}), window_end, reason)
 
     def scheduled_jobs(self) -> Sequence[ScheduledJob]:
-        """Return the project's well-formed jobs with their next times, by id."""
-        jobs = project_jobs(self.file.root)
-        return [self._schedules.next(jobs[job_id], 1) for job_id in sorted(jobs)]
+        """Return the project's jobs with their next times, by id; also those that are in force though their files
+        cannot be read."""
+        return self._schedules.all(project_jobs(self.file.root))
 
     def next_times(self, job: JobDefinition | Path | str, count: int = 5) -> ScheduledJob:
-        """Return when a job is due next, as it is written now."""
-        return self._schedules.next(self._job_file(job).job, count)
+        """Return when a job is due next: as it is written now, or in force where its file is not in order."""
+        job_id = self._job_id(job)
+        return self._schedules.next(job_id, self._readable(job), count)
 
     def pause(self, job: JobDefinition | Path | str, reason: str | None = None) -> None:
         """Let nothing start a job by itself until it is resumed; its events are kept, its ticks are not."""
-        self._schedules.pause(self._checked(job), reason)
+        self._schedules.pause(self._known(job), reason)
 
     def unpause(self, job: JobDefinition | Path | str) -> None:
         """Let a job start by itself again, from now on."""
-        self._schedules.resume(self._checked(job))
+        self._schedules.resume(self._known(job))
 
     def versions(self, job: JobDefinition | Path | str) -> Sequence[JobVersion]:
         """Return the versions of a job that schedulers and backfills have seen, newest first."""
@@ -391,6 +392,20 @@ class Project:
         from ecmbatch.engine.launching import check_definition, current_definition
 
         check_definition(run, current_definition(job, self._resources))
+
+    def _known(self, job: JobDefinition | Path | str) -> str:
+        """Return the id of a job that the ledger knows, from its file where no scheduler has seen it yet."""
+        if isinstance(job, str) and self._resources.ledger.jobs.find(job) is not None:
+            return job
+        file = self._checked(job)
+        self._schedules.make_known(file)
+        return file.job.job_id
+
+    def _readable(self, job: JobDefinition | Path | str) -> JobDefinition | None:
+        try:
+            return self._job_file(job).job
+        except (InvalidDocument, UsageError):
+            return None
 
     def _job_id(self, job: JobDefinition | Path | str) -> str:
         """Return the id of a job, also of one whose file is gone or broken while the ledger knows it."""

@@ -211,3 +211,15 @@ def test_an_interval_that_was_waited_for_in_vain_can_be_run_later(project: Any, 
     interval = ("--window-start", "2026-01-01T00:00:00Z", "--window-end", "2026-01-02T00:00:00Z")
     assert ecmbatch("run", "people", "--wait", *interval).exit_code == 4
     assert ecmbatch("run", "people", "--ignore-dependencies", *interval).exit_code == 0
+
+
+def test_a_job_whose_file_is_broken_is_listed_and_can_be_paused(project: Any, ecmbatch: Ecmbatch) -> None:
+    project.job(schedule="0 2 * * *")
+    one_pass(project)
+    (project.path / "jobs" / "people.json").write_text("{oops")
+    one_pass(project)
+    (listed,) = ecmbatch("schedule", "list", "--json").document
+    assert listed["problem"] and len(listed["next"]) == 1
+    assert ecmbatch("schedule", "pause", "people").exit_code == 0
+    assert ecmbatch("schedule", "next", "people", "--json").document["paused"]
+    assert ecmbatch("schedule", "resume", "people").exit_code == 0

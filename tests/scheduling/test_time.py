@@ -387,3 +387,51 @@ def test_the_outcome_of_scheduled_runs_is_told_when_it_changes(tmp_path: Path) -
     )
     simulation.run_until(at(2, 14, 30))
     assert [alert.outcome for alert in simulation.ledger.alerts.all()] == ["failed", "pass", "failed", "pass"]
+
+
+def refusals(simulation: Simulation) -> list[str]:
+    return [alert.job_id for alert in simulation.ledger.alerts.all() if alert.outcome == "broken"]
+
+
+def test_a_file_that_takes_another_jobs_id_leaves_both_jobs_as_they_are(tmp_path: Path) -> None:
+    jobs = {"aa": {"schedule": HOURLY}, "zz": {"schedule": HOURLY}}
+    simulation = Simulation(tmp_path, at(2, 9, 30), jobs)
+    first, other = tmp_path / "jobs" / "aa.json", tmp_path / "jobs" / "zz.json"
+    content = first.read_text()
+    first.write_text(other.read_text().replace("0 * * * *", "30 * * * *"))
+    simulation.run_until(at(2, 10, 45))
+    assert (simulation.ticks("aa"), simulation.ticks("zz")) == ([at(2, 10)], [at(2, 10)])
+    assert refusals(simulation) == ["aa"]
+    first.write_text(content)
+    simulation.run_until(at(2, 11, 45))
+    assert [state.problem for state in simulation.ledger.jobs.all()] == [None, None]
+    assert [each.version for each in simulation.ledger.jobs.versions("zz")] == [1]
+
+
+def test_the_second_file_of_a_job_is_taken_when_the_first_is_gone(tmp_path: Path) -> None:
+    simulation = Simulation(tmp_path, at(2, 9, 30), {"job": {"schedule": HOURLY}})
+    path, other = tmp_path / "jobs" / "job.json", tmp_path / "jobs" / "another.json"
+    other.write_text(path.read_text())
+    simulation.tick()
+    assert refusals(simulation) == ["job"] or refusals(simulation) == ["another"]
+    path.unlink()
+    simulation.run_until(at(2, 10, 30))
+    assert simulation.ticks("job") == [at(2, 10)]
+    other.write_text("garbage")
+    simulation.run_until(at(2, 11, 30))
+    assert simulation.ticks("job") == [at(2, 10), at(2, 11)]
+
+
+def test_a_job_whose_upstream_has_lost_its_file_is_told_of_and_heals(tmp_path: Path) -> None:
+    jobs = {"a": {"schedule": HOURLY}, "b": {"dependencies": [{"job": "a"}]}}
+    simulation = Simulation(tmp_path, at(2, 9, 30), jobs)
+    path = tmp_path / "jobs" / "a.json"
+    content = path.read_text()
+    path.unlink()
+    simulation.tick()
+    state = simulation.ledger.jobs.find("b")
+    assert state and state.active and state.problem and "no job 'a'" in state.problem["message"]
+    path.write_text(content)
+    simulation.tick()
+    state = simulation.ledger.jobs.find("b")
+    assert state and state.active and state.problem is None

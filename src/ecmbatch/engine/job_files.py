@@ -34,7 +34,7 @@ def read_job(name: str, root: Path, working_folder: Path) -> JobFile:
     for path in job_paths(root):
         job = _job_or_none(path)
         if job is not None and job.job_id == name:
-            return JobFile(job=job, path=_relative(path, root))
+            return JobFile(job=job, path=relative_path(path, root))
         if job is not None:
             known.append(job.job_id)
     raise UsageError(
@@ -52,7 +52,7 @@ def read_job_file(path: Path, root: Path) -> JobFile:
     except OSError as error:
         raise UsageError(f"the job file {path} cannot be read: {error.strerror}") from error
     try:
-        return JobFile(job=JobDefinition.from_json(text), path=_relative(path, root))
+        return JobFile(job=JobDefinition.from_json(text), path=relative_path(path, root))
     except InvalidDocument as error:
         raise InvalidDocument(f"{path}: {error.message}", problems=error.problems, hint=error.hint) from None
 
@@ -75,6 +75,7 @@ def _job_or_none(path: Path) -> JobDefinition | None:
         return None
 
 
-def _relative(path: Path, root: Path) -> str:
+def relative_path(path: Path, root: Path) -> str:
+    """Return where a job file is, relative to the project where it lies inside."""
     resolved = path.resolve()
     return str(resolved.relative_to(root)) if resolved.is_relative_to(root) else str(resolved)

@@ -46,6 +46,17 @@ class Jobs:
         with self._database.read() as connection:
             return {row.job_id: row.digest for row in connection.execute(query) if row.problem is None}
 
+    def files_in_force(self) -> Mapping[str, str]:
+        """Return the job that fires in the version that was read from each file, by the file."""
+        jobs, versions = tables.jobs.c, tables.job_versions.c
+        query = (
+            select(jobs.job_id, versions.job_file)
+            .join(tables.job_versions, (versions.job_id == jobs.job_id) & (versions.version == jobs.version))
+            .where(jobs.active, versions.job_file.is_not(None))
+        )
+        with self._database.read() as connection:
+            return {row.job_file: row.job_id for row in connection.execute(query)}
+
     def version(self, job_id: str, version: int) -> JobVersion:
         """Return a version of a job; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
         found = tables.job_versions.c
@@ -159,6 +170,13 @@ def keep_version(
     """Return the number of the version that *document* is, adding one if it is not the newest."""
     newest = _newest(connection, job_id)
     if newest is not None and newest.digest == digest:
+        if job_file is not None and newest.job_file != job_file:
+            versions = tables.job_versions.c
+            connection.execute(
+                update(tables.job_versions)
+                .where(versions.job_id == job_id, versions.version == newest.version)
+                .values(job_file=job_file)
+            )
         return newest.version
     version = 1 if newest is None else newest.version + 1
     connection.execute(

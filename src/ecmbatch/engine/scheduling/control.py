@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ecmbatch.engine.job_files import JobFile
 from ecmbatch.engine.resources import Resources
 from ecmbatch.engine.scheduling.job_registry import register
+from ecmbatch.engine.scheduling.known_jobs import KnownJobs
 from ecmbatch.errors import UsageError
 from ecmbatch.ledger.records import EventRecord, JobState, JobVersion
 from ecmbatch.protocol.checkpoint import rfc3339
@@ -50,27 +51,34 @@ class Schedules:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
 
-    def next(self, job: JobDefinition, count: int = 5) -> ScheduledJob:
-        """Return when *job* is due next, as it is written now."""
+    def all(self, jobs: Mapping[str, JobDefinition], count: int = 1) -> list[ScheduledJob]:
+        """Return when jobs are due next, by id: those in files that can be read, and those that are in force
+        though their files cannot."""
+        in_force = {state.job_id for state in self._resources.ledger.jobs.all() if state.active}
+        return [self.next(job_id, jobs.get(job_id), count) for job_id in sorted(jobs.keys() | in_force)]
+
+    def next(self, job_id: str, job: JobDefinition | None, count: int = 5) -> ScheduledJob:
+        """Return when a job is due next: as *job*, its file, says now, or in force where that is not in order."""
         ledger = self._resources.ledger
+        state = ledger.jobs.find(job_id)
+        if state is not None and state.active and (job is None or state.problem is not None):
+            job = KnownJobs(ledger).get(job_id, state.version)
+        if job is None:
+            raise UsageError(f"job {job_id} has no file any more, and fires no more")
         return ScheduledJob(
-            job_id=job.job_id,
-            state=ledger.jobs.find(job.job_id),
-            description=describe(job.schedule, ledger.clock(), count),
+            job_id=job_id, state=state, description=describe(job.schedule, ledger.clock(), count)
         )
 
-    def pause(self, file: JobFile, reason: str | None = None) -> JobState:
-        """Let nothing start the job by itself until it is resumed; runs under way go on.
+    def pause(self, job_id: str, reason: str | None = None) -> JobState:
+        """Let nothing start a job by itself until it is resumed; runs under way go on.
 
         Its events are kept, ticks of the time in between are not made up for.
         """
-        self._make_known(file)
-        return self._resources.ledger.jobs.pause(file.job.job_id, reason)
+        return self._resources.ledger.jobs.pause(job_id, reason)
 
-    def resume(self, file: JobFile) -> JobState:
-        """Let the job start by itself again, from now on."""
-        self._make_known(file)
-        return self._resources.ledger.jobs.resume(file.job.job_id)
+    def resume(self, job_id: str) -> JobState:
+        """Let a job start by itself again, from now on."""
+        return self._resources.ledger.jobs.resume(job_id)
 
     def versions(self, job_id: str) -> Sequence[JobVersion]:
         """Return the versions of a job that schedulers and backfills have seen, newest first."""
@@ -106,7 +114,8 @@ class Schedules:
             raise UsageError(f"the id of an event must be 1 to {_LONGEST_KEY} printable characters")
         return self._resources.ledger.events.emit(name, key=key)
 
-    def _make_known(self, file: JobFile) -> None:
+    def make_known(self, file: JobFile) -> None:
+        """Let the ledger know a job that no scheduler has seen yet."""
         if self._resources.ledger.jobs.find(file.job.job_id) is None:
             register(file, self._resources)
 

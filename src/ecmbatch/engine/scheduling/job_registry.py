@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ecmbatch.engine.job_check import name_problems
-from ecmbatch.engine.job_files import JobFile, job_paths, read_job_file
+from ecmbatch.engine.job_files import JobFile, job_paths, read_job_file, relative_path
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import EcmbatchError, InvalidDocument, Problem
 from ecmbatch.ledger.alerts import NewAlert
@@ -51,7 +51,8 @@ class JobRegistry:
         self._check = check or self._check_here
         self._looked = False
         self._seen: dict[Path, _Seen] = {}
-        self._refused: set[Path] = set()
+        self._refused: dict[Path, str] = {}
+        self._in_force: Mapping[str, str] = {}
 
     def refresh(self) -> None:
         """Read the files that changed since the last time.
@@ -69,12 +70,13 @@ class JobRegistry:
         if not changed and not gone and self._looked:
             return
         # What was refused may be in order now that another file has changed.
-        again = self._refused.intersection(present).difference(changed)
+        again = (self._refused.keys() & present.keys()).difference(changed)
         files = {path: self._read(path, present[path]) for path in sorted([*changed, *again])}
         for path in gone:
             del self._seen[path]
-        self._refused -= gone
+            self._refused.pop(path, None)
         try:
+            self._in_force = self._resources.ledger.jobs.files_in_force()
             self._take(files)
             self._retire()
         except BaseException:
@@ -98,47 +100,52 @@ class JobRegistry:
         return self._resources.project_file.root
 
     def _read(self, path: Path, signature: _Signature) -> JobFile | EcmbatchError:
-        before = self._seen.get(path)
         try:
             file = read_job_file(path, self._root)
         except EcmbatchError as error:
-            self._seen[path] = _Seen(signature, before.job_id if before else None)
+            self._seen[path] = _Seen(signature, None)
             return error
         self._seen[path] = _Seen(signature, file.job.job_id, tuple(edges_of(file.job)))
         return file
 
     def _take(self, files: Mapping[Path, JobFile | EcmbatchError]) -> None:
         refused = {path: file for path, file in files.items() if isinstance(file, EcmbatchError)}
-        refused |= self._twins(files)
+        refused |= self._twins()
         for path, error in refused.items():
             self._refuse(path, error)
         jobs = {
             path: file for path, file in files.items() if isinstance(file, JobFile) and path not in refused
         }
         found = self._checked(jobs)
-        graph = self._graph()
-        for path, file in jobs.items():
-            problems = [*found.get(path, ()), *graph.problems_of(file.job.job_id)]
+        graph = self._graph(refused)
+        for path, seen in sorted(self._seen.items()):
+            if path in refused or seen.job_id is None:
+                continue
+            problems = [*found.get(path, ()), *graph.problems_of(seen.job_id)]
             if problems:
-                text = f"{path}: job {file.job.job_id} does not fit this project: {problems[0]}"
+                text = f"{path}: job {seen.job_id} does not fit this project: {problems[0]}"
                 self._refuse(path, InvalidDocument(text, problems=problems))
-            elif path in found or path in self._refused:
-                self._accept(path, file)
+            elif path in jobs and (path in found or path in self._refused):
+                self._accept(path, jobs[path])
 
-    def _twins(self, files: Mapping[Path, JobFile | EcmbatchError]) -> dict[Path, EcmbatchError]:
-        """Return an error for each file that declares the same job as one that comes before."""
-        first: dict[str, Path] = {}
-        for path in sorted(self._seen):
-            job_id = self._seen[path].job_id
-            if job_id is not None:
-                first.setdefault(job_id, path)
+    def _twins(self) -> dict[Path, EcmbatchError]:
+        """Return an error for each file that declares the same job as another: the one that the job was read from
+        before keeps it, else the first."""
+        declaring: dict[str, list[Path]] = {}
+        for path, seen in sorted(self._seen.items()):
+            if seen.job_id is not None:
+                declaring.setdefault(seen.job_id, []).append(path)
         twins: dict[Path, EcmbatchError] = {}
-        for path, file in files.items():
-            if isinstance(file, JobFile) and (other := first[file.job.job_id]) != path:
-                text = f"{path}: the job id {file.job.job_id} is that of {other} too"
-                twins[path] = InvalidDocument(text)
-                self._seen[path] = _Seen(self._seen[path].signature, None)
+        for job_id, paths in declaring.items():
+            owner = next((path for path in paths if self._kept_by(path) == job_id), paths[0])
+            for path in paths:
+                if path != owner:
+                    twins[path] = InvalidDocument(f"{path}: the job id {job_id} is that of {owner} too")
         return twins
+
+    def _kept_by(self, path: Path) -> str | None:
+        """Return the job whose version in force was read from the file *path*."""
+        return self._in_force.get(relative_path(path, self._root))
 
     def _checked(self, files: Mapping[Path, JobFile]) -> dict[Path, Sequence[Problem]]:
         """Return what is wrong with each job but those that are in force as they are."""
@@ -147,21 +154,27 @@ class JobRegistry:
             path: file.job
             for path, file in files.items()
             if in_force.get(file.job.job_id) != digest_of_document(document_of(file.job))
+            or self._kept_by(path) != file.job.job_id
         }
         return dict(zip(new, self._check(list(new.values())), strict=True)) if new else {}
 
-    def _graph(self) -> DependencyGraph:
-        jobs = {seen.job_id: seen.edges for seen in self._seen.values() if seen.edges is not None}
+    def _graph(self, refused: Collection[Path]) -> DependencyGraph:
+        """Return who depends on whom, of the files that can be read and are no twins."""
+        jobs = {
+            seen.job_id: seen.edges
+            for path, seen in self._seen.items()
+            if seen.job_id is not None and seen.edges is not None and path not in refused
+        }
+        kept = {job_id for path in self._seen if (job_id := self._kept_by(path)) is not None}
         return DependencyGraph(
-            frozenset(job_id for job_id in jobs if job_id is not None),
-            tuple(edge for edges in jobs.values() for edge in edges),
+            frozenset(jobs.keys() | kept), tuple(edge for edges in jobs.values() for edge in edges)
         )
 
     def _check_here(self, jobs: Sequence[JobDefinition]) -> Sequence[Sequence[Problem]]:
         return [name_problems(job, self._resources) for job in jobs]
 
     def _accept(self, path: Path, file: JobFile) -> None:
-        self._refused.discard(path)
+        self._refused.pop(path, None)
         # A process that is killed before the job is registered is followed by one that comes here again.
         self._resources.ledger.alerts.put(
             file.job.job_id,
@@ -172,51 +185,50 @@ class JobRegistry:
                 message=f"{path.name} is in order again",
             ),
         )
+        before = self._resources.ledger.jobs.find(file.job.job_id)
         state, is_news = register(file, self._resources)
-        if is_news:
+        if is_news or (before is not None and (before.problem is not None or not before.active)):
             log.info(
-                "job %s is known in version %d",
+                "job %s is in force in version %d",
                 state.job_id,
                 state.version,
                 extra={"event": "job.registered", "job_id": state.job_id, "version": state.version},
             )
 
     def _refuse(self, path: Path, error: EcmbatchError) -> None:
+        """Leave the job that the file stood for as it was, and tell why; whoever is alerted hears of it once."""
         ledger = self._resources.ledger
-        job_id = self._seen[path].job_id or path.stem
-        self._refused.add(path)
+        job_id = self._kept_by(path) or self._seen[path].job_id or path.stem
         problem = {
             "file": path.name,
             "message": error.message,
             "problems": [str(each) for each in error.problems],
         }
-        ledger.jobs.mark_broken(job_id, problem)
-        state = ledger.jobs.find(job_id)
-        kept = f"version {state.version} stays in force" if state and state.active else "it is not scheduled"
+        if self._kept_by(path) is not None:
+            ledger.jobs.mark_broken(job_id, problem)
+        state = ledger.jobs.find(job_id) if self._kept_by(path) is not None else None
+        kept = f"version {state.version} stays in force" if state else "it is not scheduled"
         message = f"{error.message}; {kept}"
         recipients = list(self._resources.project_file.settings.alerts)
-        if ledger.alerts.put(
+        ledger.alerts.put(
             job_id, NewAlert(key=_key(path), outcome="broken", recipients=recipients, message=message)
-        ):
+        )
+        if self._refused.get(path) != message:
+            self._refused[path] = message
             log.error("%s", message, extra={"event": "job.refused", "job_id": job_id})
 
     def _retire(self) -> None:
-        """A file that cannot be read stands for the job that it had before, if that was read here."""
-        there = {seen.job_id or path.stem for path, seen in self._seen.items()}
+        """A file that is refused stands for the job that it had before."""
+        there = {seen.job_id for seen in self._seen.values()}
+        there |= {self._kept_by(path) for path in self._refused}
         for state in self._resources.ledger.jobs.all():
-            if state.active and state.job_id not in there and not self._may_be_in_an_unread_file(state):
+            if state.active and state.job_id not in there:
                 self._resources.ledger.jobs.deactivate(state.job_id)
                 log.warning(
                     "job %s has no file any more and fires no more",
                     state.job_id,
                     extra={"event": "job.retired", "job_id": state.job_id},
                 )
-
-    def _may_be_in_an_unread_file(self, state: JobState) -> bool:
-        file = self._resources.ledger.jobs.version(state.job_id, state.version).job_file
-        return file is not None and any(
-            seen.job_id is None and path.name == Path(file).name for path, seen in self._seen.items()
-        )
 
 
 def register(file: JobFile, resources: Resources) -> tuple[JobState, bool]:
