@@ -103,7 +103,11 @@ def _next(view: BackfillView) -> str | None:
         case "running":
             return f"ecmbatch backfill pause {backfill_id}" if view.left else None
         case "failed":
-            return f"correct what failed, then: ecmbatch backfill retry {backfill_id}"
+            return (
+                f"correct what failed, then: ecmbatch backfill retry {backfill_id}; its definition is that of "
+                "when it was made: after the job itself was wrong, cancel it, and create it again with "
+                "--reprocess failed"
+            )
         case "paused" | "cancelled":
             return f"ecmbatch backfill resume {backfill_id}"
     return None

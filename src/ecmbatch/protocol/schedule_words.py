@@ -88,11 +88,15 @@ def _explained(schedule: Schedule) -> str:
 
 
 def _explained_cron(cron: Cron) -> str:
+    explained = cron.explained()
+    if cron.either_day_matches:
+        # cronsim writes "and" between the day and the weekday, of which one is enough.
+        explained = explained.replace(" and on ", " or on ", 1)
     # cronsim writes 21th, 22th and 23th.
     return re.sub(
         r"\b([02-9])([123])th\b",
         lambda number: number[1] + number[2] + ("st", "nd", "rd")[int(number[2]) - 1],
-        cron.explained(),
+        explained,
     )
 
 

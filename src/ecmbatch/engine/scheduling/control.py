@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ecmbatch.engine.job_files import JobFile
@@ -65,9 +65,10 @@ class Schedules:
             job = KnownJobs(ledger).get(job_id, state.version)
         if job is None:
             raise UsageError(f"job {job_id} has no file any more, and fires no more")
-        return ScheduledJob(
-            job_id=job_id, state=state, description=describe(job.schedule, ledger.clock(), count)
-        )
+        description = describe(job.schedule, ledger.clock(), count)
+        if not job.schedule and job.dependencies:
+            description = replace(description, explanation="When what it depends on has run")
+        return ScheduledJob(job_id=job_id, state=state, description=description)
 
     def pause(self, job_id: str, reason: str | None = None) -> JobState:
         """Let nothing start a job by itself until it is resumed; runs under way go on.
@@ -91,10 +92,8 @@ class Schedules:
             difflib.unified_diff(
                 _lines(before),
                 _lines(after),
-                f"{job_id} version {old}",
-                f"{job_id} version {new}",
-                rfc3339(before.at),
-                rfc3339(after.at),
+                f"{job_id} version {old} of {rfc3339(before.at)}",
+                f"{job_id} version {new} of {rfc3339(after.at)}",
                 lineterm="",
             )
         )
