@@ -13,6 +13,7 @@ import pytest
 
 from ecmbatch import Project
 from ecmbatch.errors import EcmbatchError, InvalidDocument
+from ecmbatch.ledger.tables import SCHEMA_VERSION
 from ecmbatch.testing.clock import ManualClock
 from harness import (
     command,
@@ -76,7 +77,10 @@ def test_doctor_tells_the_server_the_version_and_the_clock(folder: Path) -> None
         project.run("customers")
         found = findings(project)
     assert found["ledger"].status == "ok"
-    assert "on PostgreSQL 18" in found["ledger"].message and "version 0002" in found["ledger"].message
+    assert (
+        "on PostgreSQL 18" in found["ledger"].message
+        and f"version {SCHEMA_VERSION}" in found["ledger"].message
+    )
     assert "the ledger" in found["clocks"].message
 
 

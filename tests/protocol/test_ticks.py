@@ -174,8 +174,8 @@ def test_a_policy_that_is_not_stated_is_the_default() -> None:
 
 def test_a_policy_is_stated_once_for_all_schedules_of_a_list() -> None:
     first = {"cron": "0 2 * * *", "catch_up": "all"}
-    second = {"every": "1 hour", "overlap": "skip", "late_after": "1 hour"}
-    policy = SchedulePolicy(catch_up="all", overlap="skip", late_after=timedelta(hours=1))
+    second = {"every": "1 hour", "overlap": "queue_all", "late_after": "1 hour"}
+    policy = SchedulePolicy(catch_up="all", overlap="queue_all", late_after=timedelta(hours=1))
     assert policy_of(schedule_of([first, second])) == policy_of(schedule_of([second, first])) == policy
     assert policy_of(schedule_of(["@daily", {**first, "catch_up": "merge"}])).catch_up == "merge"
 

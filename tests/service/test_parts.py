@@ -98,7 +98,9 @@ def test_a_step_that_fails_is_taken_again_and_both_is_told(
         assert done.wait(60)
         loop.stop()
         assert loop.join(60)
-    assert [record.event for record in caplog.records] == [
+    # Where another test has set up the log, a record may be caught on two ways.
+    records = {id(record): record for record in caplog.records}.values()
+    assert [record.event for record in records] == [
         "scheduler.failing",
         "scheduler.failing",
         "scheduler.recovered",
