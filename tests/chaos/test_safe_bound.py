@@ -93,7 +93,7 @@ def load(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_incremental_runs_lose_nothing_and_double_nothing(postgres: PostgresServer, tmp_path: Path) -> None:
-    assert lost_and_doubled(tmp_path, postgres, runs=50) == (0, 0)
+    assert lost_and_doubled(tmp_path, postgres, runs=100) == (0, 0)
 
 
 @pytest.mark.slow

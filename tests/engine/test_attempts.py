@@ -191,7 +191,8 @@ def test_an_attempt_that_is_followed_by_another_keeps_its_error_and_is_nobodys_n
     ended = world.project.run(job(retry={"max_attempts": 2, "base_delay": "1 ms"}))
     first, second = ended.view.attempts
     assert first.error and first.error["code"] == "unreachable" and second.error is None
-    events = world.project._resources.ledger.events.recent()
+    ledger = world.project._resources.ledger
+    events, _ = ledger.events.waiting_for("follower", names=(), jobs=("rows",))
     assert [event.status for event in events] == [RunStatus.SUCCESS]
 
 

@@ -22,6 +22,7 @@ from ecmbatch import Plugins, Project, errors
 from ecmbatch.connectors.connector import ConnectorType
 from ecmbatch.connectors.memory import MemoryConnector
 from ecmbatch.engine.executors import worker_process
+from ecmbatch.engine.executors.child import start_child
 from ecmbatch.engine.executors.messages import Outbox, decode_error, encode_error
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import EcmbatchError, Problem, RunStopped, SourceError, UsageError
@@ -242,7 +243,7 @@ def test_a_worker_that_finds_another_project_file_refuses_to_read_by_it(folder: 
 
 
 def test_a_worker_without_a_driver_ends(folder: Path) -> None:
-    process, requests, replies = worker_process._start(os.environ)
+    process, requests, replies = start_child(worker_process.COMMAND, os.environ)
     os.close(requests)
     assert process.wait(60) == 1
     os.close(replies)

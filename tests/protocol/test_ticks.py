@@ -180,6 +180,12 @@ def test_a_policy_is_stated_once_for_all_schedules_of_a_list() -> None:
     assert policy_of(schedule_of(["@daily", {**first, "catch_up": "merge"}])).catch_up == "merge"
 
 
+@pytest.mark.parametrize("overlap", ["skip", "replace"])
+def test_to_make_up_for_all_and_to_leave_some_out_contradict_each_other(overlap: str) -> None:
+    (problem,) = problems_of({"every": "1 hour", "catch_up": "all", "overlap": overlap})
+    assert problem.startswith(f"/schedule: has catch_up all and overlap {overlap}, which contradict")
+
+
 def test_events_have_an_overlap_and_a_lateness_but_nothing_to_catch_up() -> None:
     event = {"type": "event", "on": {"event": "files.landed"}}
     policy = policy_of(schedule_of({**event, "overlap": "queue_all", "late_after": "5 minutes"}))

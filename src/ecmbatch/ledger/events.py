@@ -50,12 +50,6 @@ class Events:
             ).one()
             return _event(added), True
 
-    def recent(self, *, limit: int = 100) -> Sequence[EventRecord]:
-        """Return the newest events, newest first."""
-        query = select(tables.events).order_by(tables.events.c.sequence.desc()).limit(limit)
-        with self._database.read() as connection:
-            return [_event(row) for row in connection.execute(query)]
-
     def waiting_for(
         self, job_id: str, *, names: Sequence[str], jobs: Sequence[str]
     ) -> tuple[Sequence[EventRecord], Mapping[str, int]]:

@@ -30,9 +30,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from ecmbatch.engine.executors.child import settle_in
 from ecmbatch.engine.executors.messages import Message, Outbox
 from ecmbatch.errors import EcmbatchError, Problem
-from ecmbatch.service.children import log_to_service, settle_in
+from ecmbatch.service.children import log_to_service
 
 if TYPE_CHECKING:
     from ecmbatch.engine.resources import Resources
@@ -44,7 +45,7 @@ log = logging.getLogger("ecmbatch")
 
 def main() -> int:
     """Run the errand that comes over the first of the pipes that the arguments name; return what to exit with."""
-    requests, replies = settle_in()
+    requests, replies, _ = settle_in()
     lines = os.fdopen(requests, "rb")
     setup, errand = lines.readline(), lines.readline()
     if not errand:

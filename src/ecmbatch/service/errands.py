@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from ecmbatch.engine.executors.child import start_child
 from ecmbatch.engine.executors.messages import Message, Outbox
 from ecmbatch.errors import Problem
-from ecmbatch.service.children import how_it_ended, start_child
+from ecmbatch.service.children import how_it_ended
 
 if TYPE_CHECKING:
     from ecmbatch.project_file import ProjectFile
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ecmbatch")
 
-_MODULE = "ecmbatch.service.errand"
+_COMMAND = ("-P", "-m", "ecmbatch.service.errand")
 _LONGEST_CHECK = 120.0
 """Seconds; a module that hangs while it is imported must not keep the scheduler for ever."""
 
@@ -67,7 +68,7 @@ class Errands:
     def _run(self, errand: Message, *, longest: float | None) -> Iterator[dict[str, Any]]:
         """Run an errand and yield what it answers; it may take *longest* seconds."""
         try:
-            process, requests, replies = start_child(_MODULE, self._environment)
+            process, requests, replies = start_child(_COMMAND, self._environment)
         except OSError as error:
             raise _Failed(f"no process can be started: {error.strerror}") from error
         with ExitStack() as opened:

@@ -34,10 +34,11 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from ecmbatch.engine.executors.child import settle_in
 from ecmbatch.engine.executors.messages import Message, Outbox
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import EcmbatchError, RunReleased
-from ecmbatch.service.children import log_to_service, settle_in
+from ecmbatch.service.children import log_to_service
 
 if TYPE_CHECKING:
     from ecmbatch.ledger.records import RunRecord
@@ -51,7 +52,7 @@ log = logging.getLogger("ecmbatch")
 
 def main() -> int:
     """Work for the service at the other ends of the pipes that the arguments name; return what to exit with."""
-    requests, replies = settle_in()
+    requests, replies, _ = settle_in()
     return _Slot(_Inbox(requests), Outbox(replies)).work()
 
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from ecmbatch.engine.executors.child import start_child
 from ecmbatch.engine.executors.messages import Message, Outbox
-from ecmbatch.service.children import start_child
 
 log = logging.getLogger("ecmbatch")
 
-_MODULE = "ecmbatch.service.slot"
+_COMMAND = ("-P", "-m", "ecmbatch.service.slot")
 _SECONDS_FOR_LAST_WORDS = 1
 
 
@@ -45,7 +45,7 @@ class SlotProcess:
         self._idle_since = 0.0
         self._run: Mapping[str, str] | None = None
         self._news: list[int] = []
-        self._process, requests, replies = start_child(_MODULE, environment)
+        self._process, requests, replies = start_child(_COMMAND, environment)
         self._requests = Outbox(requests)
         self._listener = threading.Thread(
             target=self._listen, args=(replies,), name=f"ecmbatch-slot-{self.pid}", daemon=True

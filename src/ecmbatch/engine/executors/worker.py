@@ -17,6 +17,7 @@ from functools import cached_property
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from ecmbatch.engine.executors.child import settle_in
 from ecmbatch.engine.executors.messages import (
     Message,
     Outbox,
@@ -31,30 +32,17 @@ if TYPE_CHECKING:
     from ecmbatch.engine.scan_run import AttemptSpec
     from ecmbatch.processors.chain import BoundChain
 
-OF_TERMINALS = (signal.SIGINT, signal.SIGTERM)
-"""The signals that go to whole groups of processes; a driver starts its workers with them blocked."""
-
 _SET_PARENT_DEATH_SIGNAL = 1
 _ORPHANED = 1
 
 
 def main() -> None:
     """Work for the driver with the pid of the third argument, over the pipes of the first two."""
-    requests, replies, driver = map(int, sys.argv[1:])
-    _ignore_terminals()
+    requests, replies, driver = settle_in()
     _die_with(driver)
-    for descriptor in (requests, replies):
-        # A process that user code leaves behind must not keep the pipes open.
-        os.set_inheritable(descriptor, False)
     inbox = _Inbox(requests)
     # Its modules take a second to import; a stop, or the driver's end, must not have to wait for that.
     _Worker(inbox.setup(), Outbox(replies), inbox).work()
-
-
-def _ignore_terminals() -> None:
-    for each in OF_TERMINALS:
-        signal.signal(each, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, OF_TERMINALS)
 
 
 def _die_with(driver: int) -> None:

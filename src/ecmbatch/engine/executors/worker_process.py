@@ -8,13 +8,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
+from ecmbatch.engine.executors.child import start_child
 from ecmbatch.engine.executors.messages import (
     Message,
     Outbox,
@@ -23,7 +23,6 @@ from ecmbatch.engine.executors.messages import (
     decode_known_error,
     encode_error,
 )
-from ecmbatch.engine.executors.worker import OF_TERMINALS
 from ecmbatch.engine.profile import Profile
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import WorkerDied
@@ -38,7 +37,6 @@ SECONDS_TO_STOP = 30
 
 _SECONDS_BETWEEN_LOOKS = 0.1
 _SECONDS_TO_END = 10
-_STANDARD_ERROR = 2
 _READ_AT_ONCE = 65_536
 
 
@@ -70,7 +68,7 @@ class WorkerProcess:
         self._patience_ends: float | None = None
         """When a scan must have heeded the stop signal, by the monotonic clock, once it was handed on."""
         self._hung = False
-        self._process, requests, self._replies = _start(environment)
+        self._process, requests, self._replies = start_child(COMMAND, environment)
         self._requests = Outbox(requests)
         self._listener = threading.Thread(
             target=self._listen, name=f"ecmbatch-worker-{self._process.pid}", daemon=True
@@ -187,32 +185,6 @@ class WorkerProcess:
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def _start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], int, int]:
-    """Start a process; return it with the pipes to write to it and to read from it."""
-    its_requests, requests = os.pipe()
-    replies, its_replies = os.pipe()
-    arguments = [*COMMAND, str(its_requests), str(its_replies), str(os.getpid())]
-    # From its first instruction on, a Ctrl-C in the terminal is not for the worker.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, OF_TERMINALS)
-    try:
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, and a module of our own
-            [sys.executable, *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=_STANDARD_ERROR,
-            pass_fds=(its_requests, its_replies),
-            env=environment,
-        )
-    except OSError:
-        os.close(requests)
-        os.close(replies)
-        raise
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        os.close(its_requests)
-        os.close(its_replies)
-    return process, requests, replies
 
 
 def _death(pid: int, status: int) -> WorkerDied:

@@ -24,7 +24,7 @@ from ecmbatch.errors import ConflictError, EcmbatchError, Unreachable
 from ecmbatch.ledger.queue import Firing, Moment
 from ecmbatch.ledger.records import JobState
 from ecmbatch.protocol.checkpoint import rfc3339
-from ecmbatch.protocol.event_matching import EventTrigger, trigger_of
+from ecmbatch.protocol.event_matching import EventTrigger, firings, trigger_of
 from ecmbatch.protocol.job import JobDefinition
 from ecmbatch.protocol.ticks import Ticks
 
@@ -82,7 +82,7 @@ class Scheduler:
         if ticks is not None:
             return self._fire_ticks(state, job, ticks, now)
         if trigger is not None:
-            self._fire_events(state, job, trigger)
+            self._fire_events(state, job, trigger, now)
         return None
 
     def _fire_ticks(
@@ -107,10 +107,10 @@ class Scheduler:
             known = self._next_ticks[state.job_id] = (state, ticks.next_after(state.cursor))
         return known[1]
 
-    def _fire_events(self, state: JobState, job: JobDefinition, trigger: EventTrigger) -> None:
+    def _fire_events(self, state: JobState, job: JobDefinition, trigger: EventTrigger, now: datetime) -> None:
         names, jobs = trigger.event_names, trigger.job_ids
-        events, _ = self._ledger.events.waiting_for(state.job_id, names=names, jobs=jobs)
-        if not events:
+        events, consumed = self._ledger.events.waiting_for(state.job_id, names=names, jobs=jobs)
+        if not firings(trigger, events, consumed, now):
             return
 
         def decide(moment: Moment) -> Firing | None:
