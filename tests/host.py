@@ -17,14 +17,20 @@ from ecmbatch.cli.main import main
 from ecmbatch.crash_points import CrashPoint, set_hook
 from ecmbatch.ledger import owner
 from ecmbatch.ledger.ledger import Ledger
+from ecmbatch.stores import postgres_statements
+
+SECONDS_BETWEEN_TRIES = 1
 
 
 def be(name: str, lease: timedelta, stop_at: str) -> None:
-    """Give this process the identity of another host, and leases that tests can wait for."""
+    """Give this process the identity of another host, and leases and sessions whose end tests can wait for."""
     owner._boot_id = lambda: f"boot of {name}"
     owner.socket.gethostname = lambda: name
     assert Ledger.__init__.__kwdefaults__ is not None
     Ledger.__init__.__kwdefaults__["lease"] = lease
+    set_up = postgres_statements.SET_UP_SESSION
+    assert "'60s'" in set_up
+    postgres_statements.SET_UP_SESSION = set_up.replace("'60s'", "'10s'")
 
     def stop(point: CrashPoint) -> None:
         if point == stop_at:
@@ -63,6 +69,7 @@ def take_over(name: str, folder: Path, *arguments: str, lease: float = 4) -> sub
         out, err = process.communicate()
         if process.returncode not in (6, 7) or time.monotonic() > deadline:
             return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+        time.sleep(SECONDS_BETWEEN_TRIES)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from ecmbatch.engine.resources import Resources
@@ -11,6 +11,7 @@ from ecmbatch.engine.scheduling.scheduler import Scheduler
 from ecmbatch.engine.scheduling.worker import execute_next
 from ecmbatch.engine.stopping import StopSignal
 from ecmbatch.errors import EcmbatchError
+from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.project_file import load_project_file
 
 _SECONDS_BETWEEN_PASSES = 0.4
@@ -33,9 +34,15 @@ class FileClock:
         new.replace(self._path)
 
 
+def _resources(project: Path, clock: Path) -> Resources:
+    # The hours that a test lets pass in a minute take no run from a worker that lives.
+    Ledger.__init__.__kwdefaults__["lease"] = timedelta(days=1)
+    return Resources(load_project_file(project, {}), clock=FileClock(clock))
+
+
 def schedule_forever(project: Path, clock: Path) -> None:
     """Make runs until the process is killed."""
-    resources = Resources(load_project_file(project, {}), clock=FileClock(clock))
+    resources = _resources(project, clock)
     scheduler = Scheduler(resources)
     while True:
         try:
@@ -47,7 +54,7 @@ def schedule_forever(project: Path, clock: Path) -> None:
 
 def work_forever(project: Path, clock: Path) -> None:
     """Execute runs until the process is killed."""
-    resources = Resources(load_project_file(project, {}), clock=FileClock(clock))
+    resources = _resources(project, clock)
     while True:
         try:
             if execute_next(resources, workers=1, stop=StopSignal()) is not None:

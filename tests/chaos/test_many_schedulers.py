@@ -17,14 +17,15 @@ import pytest
 from ecmbatch.engine.resources import Resources
 from ecmbatch.ledger.records import RunRecord
 from ecmbatch.project_file import load_project_file
-from ecmbatch.protocol.run import RunStatus
+from ecmbatch.protocol.run import UNFINISHED, RunStatus
 from postgres_project import make_postgres_project
 from postgres_server import PostgresServer
 from scheduling_process import FileClock, schedule_forever, work_forever
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-MINUTES, TIMED = 50, ("timed-1", "timed-2", "timed-3", "timed-4")
+TICK = timedelta(minutes=1)
+TICKS, TIMED = 50, ("timed-1", "timed-2", "timed-3", "timed-4")
+TICKS_BEHIND = 5
 LONGEST_WAIT_SECONDS = 300
 
 _processes = multiprocessing.get_context("forkserver")
@@ -99,11 +100,12 @@ def make_project(folder: Path, server: PostgresServer) -> Path:
     return folder / "ecmbatch.toml"
 
 
-def unfinished(resources: Resources, expected: int) -> list[str]:
-    """What is still missing."""
-    runs = resources.ledger.runs.recent(limit=10_000)
-    left = [f"{run.job_id} {run.status}" for run in runs if run.status is not RunStatus.SUCCESS]
-    return left or (["runs"] * (expected - len(runs)))
+def wait_for_runs(resources: Resources, expected: int) -> None:
+    """Wait until at least so many runs ended."""
+    deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+    while expected > sum(run.status not in UNFINISHED for run in resources.ledger.runs.recent(limit=10_000)):
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
 
 
 @pytest.mark.slow
@@ -118,20 +120,18 @@ def test_every_tick_has_one_run_and_every_event_is_consumed_once(
     emitted = []
     with crew_of(project, tmp_path / "clock", random_) as crew:
         wait_until_known(resources, jobs=len(TIMED) + 2)
-        for minute in range(1, MINUTES + 1):
-            clock.set(START + minute * MINUTE)
-            if minute % 5 == 0:
-                emitted.append(resources.ledger.events.emit("landed", key=str(minute))[0].sequence)
-                resources.ledger.events.emit("landed", key=str(minute))
+        for tick in range(1, TICKS + 1):
+            clock.set(START + tick * TICK)
+            if tick % 5 == 0:
+                emitted.append(resources.ledger.events.emit("landed", key=str(tick))[0].sequence)
+                resources.ledger.events.emit("landed", key=str(tick))
             time.sleep(random_.uniform(0, 0.5))
             crew.kill_one()
-        expected = len(TIMED) * MINUTES + 2 * len(emitted)
-        deadline = time.monotonic() + LONGEST_WAIT_SECONDS
-        while left := unfinished(resources, expected):
-            assert time.monotonic() < deadline, left
-            time.sleep(0.2)
+            # A run whose workers die eight times in a row is given up: on a slow machine too the crew gets on.
+            wait_for_runs(resources, len(TIMED) * (tick - TICKS_BEHIND))
+        wait_for_runs(resources, len(TIMED) * TICKS + 2 * len(emitted))
     check(resources, emitted)
-    assert crew.kills == MINUTES
+    assert crew.kills == TICKS
     resources.close()
 
 
@@ -145,12 +145,13 @@ def wait_until_known(resources: Resources, *, jobs: int) -> None:
 
 def check(resources: Resources, emitted: list[int]) -> None:
     runs = resources.ledger.runs.recent(limit=10_000)
+    assert {run.status for run in runs} == {RunStatus.SUCCESS}
     by_job: dict[str, list[RunRecord]] = {}
     for run in reversed(runs):
         by_job.setdefault(run.job_id, []).append(run)
     for job_id in TIMED:
         assert [run.scheduled_for for run in by_job[job_id]] == [
-            START + minute * MINUTE for minute in range(1, MINUTES + 1)
+            START + tick * TICK for tick in range(1, TICKS + 1)
         ]
     consumed = [event["sequence"] for run in by_job["listener"] for event in run.options["events"]]
     assert consumed == emitted

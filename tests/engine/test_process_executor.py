@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -283,7 +283,7 @@ def test_no_secret_crosses_the_pipes_or_stands_in_a_command_line(
     lines: list[str] = []
     send = Outbox.send
     take = worker_process.WorkerProcess._take
-    start = worker_process._start
+    start = worker_process.start_child
 
     def sent(outbox: Outbox, message: Mapping[str, Any]) -> None:
         lines.append(json.dumps(message))
@@ -293,14 +293,14 @@ def test_no_secret_crosses_the_pipes_or_stands_in_a_command_line(
         lines.append(json.dumps(message))
         take(worker, message)
 
-    def started(environment: Mapping[str, str]) -> Any:
-        process, *pipes = start(environment)
+    def started(arguments: Sequence[str], environment: Mapping[str, str]) -> Any:
+        process, *pipes = start(arguments, environment)
         lines.append(Path(f"/proc/{process.pid}/cmdline").read_text())
         return process, *pipes
 
     monkeypatch.setattr(Outbox, "send", sent)
     monkeypatch.setattr(worker_process.WorkerProcess, "_take", taken)
-    monkeypatch.setattr(worker_process, "_start", started)
+    monkeypatch.setattr(worker_process, "start_child", started)
 
     failed = run(folder, processed_by("refuses", {"id": "c00399"}, job_id="refused"))
     assert isinstance(failed.error, errors.TransformError)

@@ -10,6 +10,9 @@ import duckdb
 
 from ecmbatch.errors import SourceError
 
+_MACROS = "(function_type LIKE '%macro' AND NOT internal)"
+"""Macros that come with DuckDB are built of functions and read nothing."""
+
 
 def check_is_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
     """Raise :class:`~ecmbatch.errors.SourceError` unless *sql* is one SELECT."""
@@ -28,11 +31,7 @@ def is_limited(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
 def is_volatile(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     """Return whether the query may give other rows each time it is asked: it calls ``random()`` or its like, or a
     macro of the file, which may."""
-    parsed = _parsed(connection, sql)
-    names = "SELECT function_name FROM duckdb_functions() WHERE stability = 'VOLATILE'"
-    volatile = {name.lower() for (name,) in connection.execute(names).fetchall()}
-    called = {node["function_name"].lower() for node in _nodes(parsed, "function_name")}
-    return bool(called & volatile) or _calls(connection, parsed, "%macro")
+    return _calls(connection, _parsed(connection, sql), f"stability = 'VOLATILE' OR {_MACROS}")
 
 
 def selects_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
@@ -48,7 +47,7 @@ def selects_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
     if any(node[part] for part in ("group_expressions", "group_sets", "having", "qualify")):
         return False
     others = {each["class"] for each in _nodes(node, "class")} & {"WINDOW", "SUBQUERY"}
-    return not others and not _calls(connection, node, "aggregate")
+    return not others and not _calls(connection, node, "function_type = 'aggregate'")
 
 
 def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, ...] | None:
@@ -57,7 +56,7 @@ def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, .
     ``None`` where that cannot be told from its words: views, macros and table functions read others behind it.
     """
     parsed, tables = _parsed(connection, sql), _tables(connection)
-    if _calls(connection, parsed, "%macro") or any(True for _ in _nodes(parsed, "type", "TABLE_FUNCTION")):
+    if _calls(connection, parsed, _MACROS) or any(True for _ in _nodes(parsed, "type", "TABLE_FUNCTION")):
         return None
     views = _views(connection)
     inner = {entry["key"].lower() for node in _nodes(parsed, "cte_map") for entry in node["cte_map"]["map"]}
@@ -90,17 +89,14 @@ def _views(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
     return frozenset(name.lower() for (name,) in rows.fetchall())
 
 
-def _calls(connection: duckdb.DuckDBPyConnection, parsed: Any, kind: str) -> bool:
-    """Return whether functions of a *kind* are called, a pattern: ``aggregate``, ``macro`` or ``table_macro``.
-
-    Macros that come with DuckDB are built of functions and read nothing.
-    """
-    functions = (
-        "SELECT function_name FROM duckdb_functions() "
-        "WHERE function_type LIKE ? AND (NOT internal OR function_type = 'aggregate')"
-    )
-    names = {name.lower() for (name,) in connection.execute(functions, [kind]).fetchall()}
-    return any(node["function_name"].lower() in names for node in _nodes(parsed, "function_name"))
+def _calls(connection: duckdb.DuckDBPyConnection, parsed: Any, functions: str) -> bool:
+    """Return whether one of the *functions* is called, which a condition on ``duckdb_functions()`` tells."""
+    called = {node["function_name"].lower() for node in _nodes(parsed, "function_name")}
+    if not called:
+        # The list of all functions is long, and most queries call none.
+        return False
+    names = connection.execute(f"SELECT function_name FROM duckdb_functions() WHERE {functions}")
+    return not called.isdisjoint(name.lower() for (name,) in names.fetchall())
 
 
 def _nodes(tree: Any, field: str, value: str | None = None) -> Iterator[dict[str, Any]]:
