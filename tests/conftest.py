@@ -11,7 +11,7 @@ from hypothesis import settings
 
 from postgres_server import PostgresServer
 
-settings.register_profile("whole", deadline=None)
+settings.register_profile("whole", deadline=None, max_examples=60)
 settings.register_profile("quick", deadline=None, max_examples=25)
 
 

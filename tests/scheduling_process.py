@@ -14,8 +14,8 @@ from ecmbatch.errors import EcmbatchError
 from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.project_file import load_project_file
 
-_SECONDS_BETWEEN_PASSES = 0.4
-_SECONDS_BETWEEN_LOOKS = 0.1
+_SECONDS_BETWEEN_PASSES = 1
+_SECONDS_BETWEEN_LOOKS = 0.3
 
 
 class FileClock:

@@ -24,7 +24,7 @@ from ecmbatch.project_file import ProjectFile, ProjectSettings
 from ecmbatch.protocol.run import RunStatus
 from ecmbatch.testing.clock import ManualClock
 
-_MOST_PASSES = 100
+_MOST_PASSES = 40
 SHORTLY = timedelta(minutes=1)
 
 

@@ -147,13 +147,11 @@ PASSED = [
 
 
 def combinations() -> list[Any]:
-    """Return all; modes and partitions take turns, of which those that publish have more."""
+    """Return all; modes and partitions take turns."""
     found = []
     for number, point in enumerate(PASSED):
         for turn, (mode, partitions) in enumerate(itertools.product(("replace", "upsert"), (1, 4))):
-            # The other mode with the other number of partitions.
-            second = point.startswith("publish.") and turn == 3 - number % 4
-            marks = [] if turn == number % 4 or second else [pytest.mark.every_combination]
+            marks = [] if turn == number % 4 else [pytest.mark.every_combination]
             found.append(pytest.param(point, mode, partitions, marks=marks))
     return found
 

@@ -179,7 +179,7 @@ MANY = settings(
 )
 
 
-@settings(MANY, max_examples=40)
+@settings(MANY, max_examples=25)
 @given(load=loads(), crashes=st.lists(CRASHES, min_size=1, max_size=3))
 @pytest.mark.slow
 def test_a_run_that_crashes_again_and_again_loads_what_it_would_have_loaded(
@@ -204,7 +204,7 @@ def test_a_run_that_crashes_again_and_again_loads_what_it_would_have_loaded(
         check_documents(folder, before, load)
 
 
-@settings(MANY, max_examples=12)
+@settings(MANY, max_examples=8)
 @given(load=loads(), crash=CRASHES)
 @pytest.mark.slow
 def test_a_process_that_is_killed_anywhere_loads_what_it_would_have_loaded(load: Load, crash: Crash) -> None:

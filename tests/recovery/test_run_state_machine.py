@@ -157,7 +157,7 @@ JOB = JobDefinition.from_value(
 
 TestRuns = pytest.mark.slow(Runs.TestCase)
 TestRuns.settings = settings(
-    max_examples=25,
+    max_examples=15,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),
