@@ -41,12 +41,8 @@ if TYPE_CHECKING:
     from ecmbatch.engine.dependency_report import DependencyReport
     from ecmbatch.engine.doctor import Diagnosis
     from ecmbatch.engine.retention import Collection
-    from ecmbatch.engine.scheduling.backfill_control import (
-        BackfillPlan,
-        BackfillRequest,
-        Backfills,
-        BackfillView,
-    )
+    from ecmbatch.engine.scheduling.backfill_control import Backfills
+    from ecmbatch.engine.scheduling.backfill_views import BackfillPlan, BackfillRequest, BackfillView
     from ecmbatch.engine.scheduling.control import ScheduledJob, Schedules
     from ecmbatch.ledger.records import EventRecord, JobVersion
 

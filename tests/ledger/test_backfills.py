@@ -14,7 +14,7 @@ import pytest
 
 from ecmbatch.errors import ConflictError, RunAlreadyComplete, UsageError
 from ecmbatch.ledger.alerts import NewAlert
-from ecmbatch.ledger.backfills import BackfillState, NewBackfill
+from ecmbatch.ledger.backfill_queries import BackfillState, NewBackfill
 from ecmbatch.ledger.intervals import interval_of
 from ecmbatch.ledger.ledger import Ledger
 from ecmbatch.ledger.owner import Owner

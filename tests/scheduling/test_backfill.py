@@ -16,7 +16,7 @@ from sqlalchemy import delete, func, select, update
 from ecmbatch import Plugins, Project
 from ecmbatch.crash_points import CrashPoint
 from ecmbatch.engine.resources import Resources
-from ecmbatch.engine.scheduling.backfill_control import BackfillRequest, BackfillView
+from ecmbatch.engine.scheduling.backfill_views import BackfillRequest, BackfillView
 from ecmbatch.engine.scheduling.backfills import advance_backfill
 from ecmbatch.engine.scheduling.scheduler import Scheduler
 from ecmbatch.engine.scheduling.worker import execute_next

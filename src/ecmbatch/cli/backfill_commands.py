@@ -21,7 +21,7 @@ from ecmbatch.cli.command import command
 from ecmbatch.cli.invocation import Invocation
 
 if TYPE_CHECKING:
-    from ecmbatch.engine.scheduling.backfill_control import BackfillRequest, BackfillView
+    from ecmbatch.engine.scheduling.backfill_views import BackfillRequest, BackfillView
 
 
 class Order(StrEnum):
@@ -191,7 +191,7 @@ def _request(
     param: list[str] | None,
     ignore_dependencies: bool,
 ) -> BackfillRequest:
-    from ecmbatch.engine.scheduling.backfill_control import BackfillRequest
+    from ecmbatch.engine.scheduling.backfill_views import BackfillRequest
 
     return BackfillRequest(
         start=_instant(from_, "--from"),

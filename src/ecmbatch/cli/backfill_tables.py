@@ -18,7 +18,7 @@ from ecmbatch.protocol.intervals import IntervalRange
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from ecmbatch.engine.scheduling.backfill_control import BackfillPlan, BackfillView
+    from ecmbatch.engine.scheduling.backfill_views import BackfillPlan, BackfillView
 
 _ID_WIDTH = 36
 _SHOWN_RANGES = 40

@@ -1,4 +1,4 @@
-"""Backfills: which there are, how far they are, and which interval is next.
+"""Backfills: beginning and changing them, and which interval is next. Reading is in `backfill_queries`.
 
 A backfill's intervals are ranges in `intervals`; only those under way, and those that were, have runs. What is to
 be done next is found out in the transaction that does it, so any number of processes may ask at once.
@@ -11,11 +11,24 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, func, insert, or_, select, update
+from sqlalchemy import Connection, insert, select, update
 
-from ecmbatch.errors import ConflictError, RunAlreadyComplete, UsageError
+from ecmbatch.errors import ConflictError, RunAlreadyComplete
 from ecmbatch.ledger import tables
 from ecmbatch.ledger.alerts import NewAlert, put_alert
+from ecmbatch.ledger.backfill_queries import (
+    BackfillQueries,
+    BackfillRecord,
+    BackfillState,
+    NewBackfill,
+    backfill_of,
+    is_unsettled,
+    overlapping_in,
+    own_runs,
+    record_of,
+    state_in,
+    warned_runs,
+)
 from ecmbatch.ledger.database import Database
 from ecmbatch.ledger.intervals import (
     backfill_scope,
@@ -26,8 +39,8 @@ from ecmbatch.ledger.intervals import (
     ranges_in,
     withdraw_runs,
 )
-from ecmbatch.ledger.records import Document, NewRun, RunRecord
-from ecmbatch.ledger.run_queries import active_attempt, is_live, latest_run, run_of
+from ecmbatch.ledger.records import NewRun, RunRecord
+from ecmbatch.ledger.run_queries import latest_run, run_of
 from ecmbatch.ledger.runs import Runs, create_run
 from ecmbatch.protocol.checkpoint import rfc3339
 from ecmbatch.protocol.intervals import (
@@ -38,17 +51,11 @@ from ecmbatch.protocol.intervals import (
     BackfillStatus,
     Interval,
     IntervalStatus,
-    OnFailure,
-    Order,
-    Ranges,
     Reprocess,
     united,
     without,
 )
-from ecmbatch.protocol.run import ACTIVE, FINAL, UNFINISHED, RunStatus, may_follow
-
-_PACE = 20
-"""Runs from whose ends the pace is told."""
+from ecmbatch.protocol.run import ACTIVE, FINAL, RunStatus, may_follow
 
 _DONE_BEFORE: dict[Reprocess, frozenset[IntervalStatus]] = {
     "missing": frozenset({IntervalStatus.LOADED, IntervalStatus.FAILED}),
@@ -56,52 +63,6 @@ _DONE_BEFORE: dict[Reprocess, frozenset[IntervalStatus]] = {
     "all": frozenset(),
 }
 """What a backfill leaves out."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewBackfill:
-    """A backfill as it is asked for. ``options`` are those of its runs."""
-
-    backfill_id: str
-    job_id: str
-    job_version: int
-    stream: str
-    options: Document
-    window_start: datetime
-    window_end: datetime
-    split: str
-    order: Order
-    concurrency: int
-    reprocess: Reprocess
-    on_failure: OnFailure
-
-    @property
-    def whole(self) -> Interval:
-        """The range that is filled."""
-        return Interval(self.window_start, self.window_end)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillRecord(NewBackfill):
-    """A backfill as it is remembered. ``finished_at`` is set while nothing of it is to be done."""
-
-    status: BackfillStatus
-    created_at: datetime
-    finished_at: datetime | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackfillState:
-    """How far a backfill is at one moment."""
-
-    backfill: BackfillRecord
-    ranges: Ranges
-    """What became of its intervals; those that are in none are still to be done."""
-    runs: Sequence[RunRecord]
-    """Its runs that are under way or will be, oldest first."""
-    others: Sequence[RunRecord]
-    """Runs of other commands that load a part of its range now; it waits for them there."""
-    now: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,86 +91,12 @@ class BackfillWork(Protocol):
         """Return what is to be told at the end, when *warned* runs were published with a warning."""
 
 
-class Backfills:
+class Backfills(BackfillQueries):
     """The ledger's backfills. *runs* are the same ledger's."""
 
     def __init__(self, database: Database, runs: Runs) -> None:
-        self._database = database
+        super().__init__(database)
         self._runs = runs
-
-    # -- reading -----------------------------------------------------------------------------------
-
-    def get(self, backfill_id: str) -> BackfillRecord:
-        """Return a backfill; raises :class:`~ecmbatch.errors.UsageError` where there is none."""
-        with self._database.read() as connection:
-            return _backfill_of(connection, backfill_id)
-
-    def recent(self, *, job_id: str | None = None, limit: int = 20) -> Sequence[BackfillRecord]:
-        """Return the newest backfills, newest first."""
-        found = tables.backfills.c
-        query = (
-            select(tables.backfills).order_by(found.created_at.desc(), found.backfill_id.desc()).limit(limit)
-        )
-        if job_id is not None:
-            query = query.where(found.job_id == job_id)
-        with self._database.read() as connection:
-            return [_backfill(row) for row in connection.execute(query)]
-
-    def unsettled(self) -> Sequence[str]:
-        """Return the backfills of which there is something to do, oldest first."""
-        found = tables.backfills.c
-        query = select(found.backfill_id).where(_unsettled()).order_by(found.created_at, found.backfill_id)
-        with self._database.read() as connection:
-            return connection.execute(query).scalars().all()
-
-    def overlapping(self, job_id: str, stream: str, interval: Interval) -> Sequence[BackfillRecord]:
-        """Return the unfinished backfills of a stream that have a part of *interval*, oldest first."""
-        with self._database.read() as connection:
-            return _overlapping(connection, job_id, stream, interval)
-
-    def state(self, backfill_id: str) -> BackfillState:
-        """Return how far a backfill is."""
-        with self._database.read() as connection:
-            now = self._database.now(connection)
-            return _state(connection, _backfill_of(connection, backfill_id), now)
-
-    def done(self, job_id: str, stream: str, interval: Interval) -> Ranges:
-        """Return what of *interval* a stream of a job has loaded, or failed to load."""
-        with self._database.read() as connection:
-            return ranges_in(connection, job_scope(job_id, stream), interval)
-
-    def runs_under_way(self, job_id: str, stream: str, interval: Interval) -> Sequence[RunRecord]:
-        """Return the runs that load a part of *interval* now, oldest first."""
-        with self._database.read() as connection:
-            now = self._database.now(connection)
-            return _others(connection, job_id, stream, interval, None, now)
-
-    def latest_ends(self, backfill_id: str) -> Sequence[datetime]:
-        """Return when the latest successful runs of a backfill ended, newest first."""
-        runs = tables.runs.c
-        query = (
-            select(runs.finished_at)
-            .where(runs.backfill_id == backfill_id, runs.status == RunStatus.SUCCESS)
-            .order_by(runs.number.desc())
-            .limit(_PACE)
-        )
-        with self._database.read() as connection:
-            return sorted(connection.execute(query).scalars(), reverse=True)
-
-    def latest_failures(self, backfill_id: str, *, limit: int = 5) -> Sequence[RunRecord]:
-        """Return the latest runs of a backfill that did not load their interval, newest first."""
-        runs = tables.runs.c
-        failed = (RunStatus.FAILED, RunStatus.VALIDATION_FAILED, RunStatus.SKIPPED)
-        with self._database.read() as connection:
-            query = (
-                select(runs.run_id)
-                .where(runs.backfill_id == backfill_id, runs.status.in_(failed))
-                .order_by(runs.number.desc())
-                .limit(limit)
-            )
-            return [run_of(connection, run_id) for run_id in connection.execute(query).scalars().all()]
-
-    # -- changing ----------------------------------------------------------------------------------
 
     def create(self, new: NewBackfill, intervals: BackfillIntervals) -> tuple[BackfillRecord, bool]:
         """Begin a backfill, or go on with the same one if it is not through; tell whether it is new.
@@ -226,36 +113,36 @@ class Backfills:
                 changed = {"order": new.order, "concurrency": new.concurrency, "on_failure": new.on_failure}
                 _change(connection, same.backfill_id, **changed, options=dict(new.options))
                 _go_on(connection, same)
-                return _backfill_of(connection, same.backfill_id), False
+                return backfill_of(connection, same.backfill_id), False
             values = {**asdict(new), "options": dict(new.options)}
             connection.execute(
                 insert(tables.backfills).values(**values, status=BackfillStatus.RUNNING, created_at=now)
             )
             _leave_out(connection, new, intervals, _DONE_BEFORE[new.reprocess])
-            return _backfill_of(connection, new.backfill_id), True
+            return backfill_of(connection, new.backfill_id), True
 
     def pause(self, backfill_id: str) -> BackfillRecord:
         """Start nothing more of a backfill; what is under way goes on to its end."""
         with self._database.write() as connection:
-            backfill = _backfill_of(connection, backfill_id)
+            backfill = backfill_of(connection, backfill_id)
             if backfill.status not in UNFINISHED_BACKFILLS:
                 raise ConflictError(f"backfill {backfill_id} is {backfill.status}; there is nothing to pause")
             withdraw_runs(connection, backfill_id)
             _change(connection, backfill_id, status=BackfillStatus.PAUSED)
-            return _backfill_of(connection, backfill_id)
+            return backfill_of(connection, backfill_id)
 
     def cancel(self, backfill_id: str) -> BackfillRecord:
         """Start nothing more of a backfill and stop what is under way at its next checkpoint."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            backfill = _backfill_of(connection, backfill_id)
+            backfill = backfill_of(connection, backfill_id)
             if backfill.status is BackfillStatus.COMPLETED:
                 raise RunAlreadyComplete(f"backfill {backfill_id} is completed; there is nothing to cancel")
             withdraw_runs(connection, backfill_id)
-            for run in _own_runs(connection, backfill_id):
+            for run in own_runs(connection, backfill_id):
                 self._runs.stop_in(connection, run.run_id, now)
             _change(connection, backfill_id, status=BackfillStatus.CANCELLED, finished_at=now)
-            return _backfill_of(connection, backfill_id)
+            return backfill_of(connection, backfill_id)
 
     def resume(self, backfill_id: str) -> BackfillRecord:
         """Go on with a backfill; one that failed tries again what had failed.
@@ -264,17 +151,17 @@ class Backfills:
         another backfill has a part of its range meanwhile.
         """
         with self._database.write() as connection:
-            backfill = _backfill_of(connection, backfill_id)
+            backfill = backfill_of(connection, backfill_id)
             if backfill.status is BackfillStatus.COMPLETED:
                 raise RunAlreadyComplete(f"backfill {backfill_id} is completed; there is nothing to resume")
             _refuse_overlap(connection, backfill, but=backfill)
             _go_on(connection, backfill)
-            return _backfill_of(connection, backfill_id)
+            return backfill_of(connection, backfill_id)
 
     def retry(self, backfill_id: str) -> BackfillRecord:
         """Let the intervals that failed be tried again; raises ``ConflictError`` where none did."""
         with self._database.write() as connection:
-            backfill = _backfill_of(connection, backfill_id)
+            backfill = backfill_of(connection, backfill_id)
             ranges = ranges_in(connection, backfill_scope(backfill_id), backfill.whole)
             if not any(each.status is IntervalStatus.FAILED for each in ranges):
                 raise ConflictError(f"no interval of backfill {backfill_id} has failed")
@@ -282,19 +169,19 @@ class Backfills:
             if backfill.status is BackfillStatus.FAILED:
                 _refuse_overlap(connection, backfill, but=backfill)
                 _go_on(connection, backfill)
-            return _backfill_of(connection, backfill_id)
+            return backfill_of(connection, backfill_id)
 
     def advance(self, backfill_id: str, work: BackfillWork) -> Advanced:
         """Make the next runs of a backfill, as many as may be under way at once, or settle it at its end."""
         with self._database.write() as connection:
             now = self._database.now(connection)
-            backfill = _backfill_of(connection, backfill_id)
+            backfill = backfill_of(connection, backfill_id)
             started: list[str] = []
             in_the_way: list[str] = []
             if backfill.status is BackfillStatus.RUNNING:
                 loaded = _DONE_BEFORE[backfill.reprocess] & {IntervalStatus.LOADED}
                 _leave_out(connection, backfill, work.intervals, loaded)
-                free = backfill.concurrency - len(_own_runs(connection, backfill_id))
+                free = backfill.concurrency - len(own_runs(connection, backfill_id))
                 for interval in _next_intervals(connection, backfill, work.intervals, now):
                     if len(started) >= free:
                         break
@@ -303,7 +190,7 @@ class Backfills:
                     if len(in_the_way) >= free:
                         break
             _settle(connection, backfill, work, now)
-            status = _backfill_of(connection, backfill_id).status
+            status = backfill_of(connection, backfill_id).status
             return Advanced(started=started, in_the_way=in_the_way, status=status)
 
     def _start(
@@ -368,7 +255,7 @@ def _next_intervals(
     connection: Connection, backfill: BackfillRecord, intervals: BackfillIntervals, now: datetime
 ) -> Iterator[Interval]:
     """Yield the intervals that nobody loads and that are still to be done, in the order of the backfill."""
-    state = _state(connection, backfill, now)
+    state = state_in(connection, backfill, now)
     taken = [each.interval for each in state.ranges] + _under_way(state.runs)
     for interval in _under_way(state.others):
         around = intervals.around(interval)
@@ -380,8 +267,8 @@ def _next_intervals(
 
 def _settle(connection: Connection, backfill: BackfillRecord, work: BackfillWork, now: datetime) -> None:
     """Give a backfill its end if nothing of it is under way, and nothing left to start."""
-    state = _state(connection, backfill, now)
-    if not _is_unsettled(backfill) or state.runs:
+    state = state_in(connection, backfill, now)
+    if not is_unsettled(backfill) or state.runs:
         return
     if backfill.status is BackfillStatus.RUNNING:
         if any(without(backfill.whole, [each.interval for each in state.ranges])):
@@ -391,8 +278,8 @@ def _settle(connection: Connection, backfill: BackfillRecord, work: BackfillWork
         if status is BackfillStatus.PAUSED:
             return
     _change(connection, backfill.backfill_id, finished_at=now)
-    ended = _state(connection, _backfill_of(connection, backfill.backfill_id), now)
-    alert = work.digest(ended, _warned(connection, backfill.backfill_id))
+    ended = state_in(connection, backfill_of(connection, backfill.backfill_id), now)
+    alert = work.digest(ended, warned_runs(connection, backfill.backfill_id))
     if alert is not None:
         put_alert(connection, backfill.job_id, alert, now)
 
@@ -448,14 +335,14 @@ def _same(connection: Connection, new: NewBackfill) -> BackfillRecord | None:
     row = connection.execute(query).one_or_none()
     if row is None:
         return None
-    backfill = _backfill(row)
+    backfill = record_of(row)
     ranges = ranges_in(connection, backfill_scope(backfill.backfill_id), backfill.whole)
     through = not any(without(backfill.whole, [each.interval for each in ranges]))
     return None if backfill.status is BackfillStatus.FAILED and through else backfill
 
 
 def _refuse_overlap(connection: Connection, new: NewBackfill, *, but: BackfillRecord | None) -> None:
-    for other in _overlapping(connection, new.job_id, new.stream, new.whole):
+    for other in overlapping_in(connection, new.job_id, new.stream, new.whole):
         if but is not None and other.backfill_id == but.backfill_id:
             continue
         raise ConflictError(
@@ -466,97 +353,6 @@ def _refuse_overlap(connection: Connection, new: NewBackfill, *, but: BackfillRe
         )
 
 
-def _overlapping(
-    connection: Connection, job_id: str, stream: str, interval: Interval
-) -> Sequence[BackfillRecord]:
-    found = tables.backfills.c
-    query = (
-        select(tables.backfills)
-        .where(
-            found.job_id == job_id,
-            found.stream == stream,
-            found.status.in_(UNFINISHED_BACKFILLS),
-            found.window_start < interval.end,
-            found.window_end > interval.start,
-        )
-        .order_by(found.created_at)
-    )
-    return [_backfill(row) for row in connection.execute(query)]
-
-
-def _state(connection: Connection, backfill: BackfillRecord, now: datetime) -> BackfillState:
-    return BackfillState(
-        backfill=backfill,
-        ranges=ranges_in(connection, backfill_scope(backfill.backfill_id), backfill.whole),
-        runs=_own_runs(connection, backfill.backfill_id),
-        others=_others(
-            connection, backfill.job_id, backfill.stream, backfill.whole, backfill.backfill_id, now
-        ),
-        now=now,
-    )
-
-
-def _own_runs(connection: Connection, backfill_id: str) -> list[RunRecord]:
-    runs = tables.runs.c
-    return _runs(connection, runs.backfill_id == backfill_id, runs.status.in_(UNFINISHED))
-
-
-def _runs(connection: Connection, *conditions: Any) -> list[RunRecord]:
-    """Return some runs, oldest first."""
-    query = select(tables.runs.c.run_id).where(*conditions).order_by(tables.runs.c.number)
-    return [run_of(connection, run_id) for run_id in connection.execute(query).scalars().all()]
-
-
-def _warned(connection: Connection, backfill_id: str) -> int:
-    """Return how many runs of a backfill were published with a warning of validation."""
-    runs, verdicts = tables.runs.c, tables.verdicts.c
-    query = (
-        select(func.count(func.distinct(runs.run_id)))
-        .select_from(tables.runs.join(tables.verdicts, verdicts.run_id == runs.run_id))
-        .where(
-            runs.backfill_id == backfill_id,
-            runs.status == RunStatus.SUCCESS,
-            verdicts.report["outcome"].as_string() == "warn",
-        )
-    )
-    return int(connection.execute(query).scalar_one())
-
-
-def _others(
-    connection: Connection,
-    job_id: str,
-    stream: str,
-    interval: Interval,
-    backfill_id: str | None,
-    now: datetime,
-) -> list[RunRecord]:
-    """Return the runs of other commands that load a part of *interval*, or are going to."""
-    runs = tables.runs.c
-    found = _runs(
-        connection,
-        runs.job_id == job_id,
-        runs.stream == stream,
-        ~runs.live,
-        runs.status.in_(UNFINISHED),
-        or_(runs.backfill_id.is_(None), runs.backfill_id != (backfill_id or "")),
-    )
-    return [
-        run
-        for run in found
-        if (of_run := interval_of(run)) is not None
-        and of_run.overlaps(interval)
-        and _is_under_way(connection, run, now)
-    ]
-
-
-def _is_under_way(connection: Connection, run: RunRecord, now: datetime) -> bool:
-    """A run of a worker goes on with another one when its own dies; any other has died with its command."""
-    if run.job_version is not None:
-        return True
-    attempt = active_attempt(connection, tables.attempts.c.run_id == run.run_id)
-    return attempt is not None and is_live(attempt, now)
-
-
 def _under_way(runs: Sequence[RunRecord]) -> list[Interval]:
     return [interval for run in runs if (interval := interval_of(run)) is not None]
 
@@ -565,37 +361,6 @@ def _key_is_taken(connection: Connection, new: NewRun) -> bool:
     runs = tables.runs.c
     query = select(runs.run_id).where(runs.job_id == new.job_id, runs.run_key == new.run_key)
     return connection.execute(query).first() is not None
-
-
-def _is_unsettled(backfill: BackfillRecord) -> bool:
-    failed_just_now = backfill.status is BackfillStatus.FAILED and backfill.finished_at is None
-    return backfill.status is BackfillStatus.RUNNING or failed_just_now
-
-
-def _unsettled() -> Any:
-    """As :func:`_is_unsettled`, of the table."""
-    found = tables.backfills.c
-    return or_(
-        found.status == BackfillStatus.RUNNING,
-        (found.status == BackfillStatus.FAILED) & found.finished_at.is_(None),
-    )
-
-
-def _backfill_of(connection: Connection, backfill_id: str) -> BackfillRecord:
-    row = connection.execute(
-        select(tables.backfills).where(tables.backfills.c.backfill_id == backfill_id)
-    ).one_or_none()
-    if row is None:
-        raise UsageError(
-            f"there is no backfill {backfill_id!r} in this ledger",
-            hint="list them with: ecmbatch backfill status",
-        )
-    return _backfill(row)
-
-
-def _backfill(row: Row[Any]) -> BackfillRecord:
-    values = row._asdict()
-    return BackfillRecord(**{**values, "status": BackfillStatus(values["status"])})
 
 
 def _change(connection: Connection, backfill_id: str, **values: Any) -> None:

@@ -18,7 +18,7 @@ from ecmbatch.engine.launching import LaunchOptions, current_definition, digest_
 from ecmbatch.engine.resources import Resources
 from ecmbatch.errors import RunAlreadyActive
 from ecmbatch.ledger.alerts import NewAlert
-from ecmbatch.ledger.backfills import BackfillRecord, BackfillState
+from ecmbatch.ledger.backfill_queries import BackfillRecord, BackfillState
 from ecmbatch.ledger.intervals import interval_of
 from ecmbatch.ledger.records import JobVersion, NewRun, RunRecord
 from ecmbatch.protocol.checkpoint import rfc3339
