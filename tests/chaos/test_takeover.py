@@ -29,9 +29,9 @@ ROWS = customers(400)
         ("publish.before", "processes"),
         # The successor waits until the server ends the session of the sleeper.
         ("publish.apply", "threads"),
-        ("publish.apply", "processes"),
+        pytest.param("publish.apply", "processes", marks=pytest.mark.every_combination),
         ("publish.after_commit", "threads"),
-        ("publish.after_commit", "processes"),
+        pytest.param("publish.after_commit", "processes", marks=pytest.mark.every_combination),
     ],
 )
 def test_a_sleeping_worker_is_taken_over_and_fenced(

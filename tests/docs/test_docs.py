@@ -590,7 +590,7 @@ def test_the_tests_of_the_how_tos_pass(page: str, tmp_path: Path) -> None:
     assert modules
     path = os.pathsep.join([str(package), *sys.path])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *modules],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "few_examples", "-q", *modules],
         cwd=package,
         env={**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""},
         capture_output=True,

@@ -35,6 +35,16 @@ def test_the_tests_of_the_access_log_connector_pass(site: Path) -> None:
         "PYTHONDONTWRITEBYTECODE": "1",
         "HYPOTHESIS_STORAGE_DIRECTORY": str(site / "hypothesis"),
     }
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--basetemp", str(site / "tests")]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "few_examples",
+        "--basetemp",
+        str(site / "tests"),
+    ]
     done = subprocess.run(command, cwd=EXAMPLE, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

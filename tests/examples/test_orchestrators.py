@@ -61,6 +61,7 @@ def run(folder: Path, **options: Any) -> Any:
 # -- the helper -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_to_be_retried_continues_and_is_loaded_once(folder: Path) -> None:
     (folder / "dies").touch()
     killed = run(folder)
@@ -107,6 +108,7 @@ def test_an_unmet_dependency_skips_and_an_unreachable_ledger_is_to_be_retried(fo
     assert (invalid.exit_code, invalid.decision) == (2, "fail")
 
 
+@pytest.mark.slow
 def test_sigterm_stops_the_run_at_a_checkpoint_and_the_next_try_continues(folder: Path) -> None:
     os.mkfifo(folder / "waits")
     step = subprocess.Popen(

@@ -35,6 +35,7 @@ def check_that_every_tick_has_one_run(folder: Path, *, hours: int) -> None:
     assert simulation.ticks("job", status=RunStatus.SUCCESS) == ticks
 
 
+@pytest.mark.slow
 def test_every_tick_has_one_run(tmp_path: Path) -> None:
     check_that_every_tick_has_one_run(tmp_path, hours=24)
 
@@ -51,7 +52,7 @@ def test_several_schedules_are_one(tmp_path: Path) -> None:
     [
         ("merge", [at(5, 10)]),
         ("latest", [at(5, 10)]),
-        ("all", [at(2, 11) + n * HOUR for n in range(72)]),
+        pytest.param("all", [at(2, 11) + n * HOUR for n in range(72)], marks=pytest.mark.slow),
         ("none", []),
     ],
 )
@@ -87,6 +88,7 @@ def test_a_tick_is_not_missed_for_being_noticed_late(tmp_path: Path, catch_up: s
 SLOW = Work(takes=timedelta(minutes=150))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overlap", "expected"),
     [

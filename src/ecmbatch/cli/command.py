@@ -20,17 +20,19 @@ Command = Callable[..., int]
 def command(app: typer.Typer) -> Callable[[Command], Command]:
     """Make a function a command of *app*, under its own name and with its docstring as help."""
 
+    shared = inspect.signature(_invocation, eval_str=True).parameters
+
     def register(function: Command) -> Command:
         hints = get_type_hints(function, include_extras=True)
         _, *own = inspect.signature(function).parameters.values()
         parameters = [
             *(each.replace(annotation=hints[each.name]) for each in own),
-            *inspect.signature(_invocation, eval_str=True).parameters.values(),
+            *shared.values(),
         ]
 
         def called(**values: Any) -> int:
-            shared = {name: values.pop(name) for name in inspect.signature(_invocation).parameters}
-            return _carry_out(function, _invocation(**shared), values)
+            invocation = _invocation(**{name: values.pop(name) for name in shared})
+            return _carry_out(function, invocation, values)
 
         # Typer reads a command's parameters from its signature.
         called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

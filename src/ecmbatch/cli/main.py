@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -40,12 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     tolerate_any_text()
     try:
-        code = get_command(make_app()).main(given or ["--help"], "ecmbatch", standalone_mode=False)
+        code = _command_line().main(given or ["--help"], "ecmbatch", standalone_mode=False)
     except _PARSER_ERROR as error:
         return Invocation(json="--json" in given).fail(_usage_error(error))
     except (KeyboardInterrupt, typer.Abort):
         return _INTERRUPTED
     return int(code or 0)
+
+
+@cache
+def _command_line() -> Any:
+    # Typer looks long at the signatures of all commands.
+    return get_command(make_app())
 
 
 def make_app() -> typer.Typer:

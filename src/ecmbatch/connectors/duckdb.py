@@ -70,13 +70,7 @@ from ecmbatch.connectors.connector import (
 from ecmbatch.connectors.duckdb_columns import quoted, readable_columns, uuid_columns, with_uuids
 from ecmbatch.connectors.duckdb_database import DuckDBDatabase, DuckDBRows, refusals
 from ecmbatch.connectors.duckdb_partitions import Key, of_partitions, shown_conditions
-from ecmbatch.connectors.duckdb_syntax import (
-    check_is_select,
-    is_limited,
-    is_volatile,
-    selects_rows,
-    tables_read,
-)
+from ecmbatch.connectors.duckdb_syntax import Select, check_is_select
 from ecmbatch.connectors.key_groups import at_most, by_key_groups
 from ecmbatch.connectors.query_scans import (
     VOLATILE,
@@ -152,11 +146,12 @@ class DuckDBConnector(Connector):
     def plan(self, request: ReadRequest) -> ReadPlan:
         with self._database.connection() as connection, refusals():
             source = _source(connection, request)
-            limited = request.query is not None and is_limited(connection, source.sql)
-            volatile = request.query is not None and is_volatile(connection, source.sql)
+            select = Select(connection, source.sql)
+            limited = request.query is not None and select.is_limited
+            volatile = request.query is not None and select.is_volatile
             schema = _schema(connection, source)
-            tables = tables_read(connection, source.sql)
-            most_scans = self._scans or _default_scans(connection, source, request)
+            tables = select.tables
+            most_scans = self._scans or _default_scans(select, request)
         check_request(schema, request)
         nature = QueryNature(limited=limited, changing=VOLATILE if volatile else None)
         detail = {"order_by": order_column(request), "columns": source.named_types}
@@ -251,11 +246,11 @@ def _schema(connection: duckdb.DuckDBPyConnection, source: _Source) -> pa.Schema
         return with_uuids(pa.RecordBatch.from_pylist([], schema=rows.schema), source.uuids).schema
 
 
-def _default_scans(connection: duckdb.DuckDBPyConnection, source: _Source, request: ReadRequest) -> int:
+def _default_scans(select: Select, request: ReadRequest) -> int:
     """Ranges and lists of a table's rows are cheaper to find and sort one by one; the table above says why."""
     if isinstance(request.partitioning, HashPartitions | None):
         return 1
-    return _SCANS_OF_ROWS if selects_rows(connection, source.sql) else 1
+    return _SCANS_OF_ROWS if select.selects_rows else 1
 
 
 def _key(source: _Source, schema: pa.Schema, request: ReadRequest) -> Key | None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import duckdb
 
 from ecmbatch.errors import SourceError
-
-_MACROS = "(function_type LIKE '%macro' AND NOT internal)"
-"""Macros that come with DuckDB are built of functions and read nothing."""
 
 
 def check_is_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
@@ -21,55 +20,103 @@ def check_is_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
         raise SourceError("the query must be one SELECT; sources are only read")
 
 
-def is_limited(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Return whether the query takes some of its rows only: LIMIT or OFFSET at its end, or a sample anywhere."""
-    parsed = _parsed(connection, sql)
-    has_limit = any(modifier["type"] == "LIMIT_MODIFIER" for modifier in parsed["modifiers"])
-    return has_limit or any(node["sample"] is not None for node in _nodes(parsed, "sample"))
+class Select:
+    """A SELECT over the tables of a DuckDB file, as DuckDB parses it.
 
-
-def is_volatile(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Return whether the query may give other rows each time it is asked: it calls ``random()`` or its like, or a
-    macro of the file, which may."""
-    return _calls(connection, _parsed(connection, sql), f"stability = 'VOLATILE' OR {_MACROS}")
-
-
-def selects_rows(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
-    """Return whether *sql* does no more than to select and filter the rows of one table, each by itself.
-
-    Then a predicate on a column reaches the table. Anything else DuckDB would do anew for every scan.
+    Raises :class:`~ecmbatch.errors.SourceError` where *sql* is anything else.
     """
-    node = _parsed(connection, sql)
-    if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE":
-        return False
-    if tables_read(connection, sql) is None or node["cte_map"]["map"] or node["modifiers"]:
-        return False
-    if any(node[part] for part in ("group_expressions", "group_sets", "having", "qualify")):
-        return False
-    others = {each["class"] for each in _nodes(node, "class")} & {"WINDOW", "SUBQUERY"}
-    return not others and not _calls(connection, node, "function_type = 'aggregate'")
 
+    def __init__(self, connection: duckdb.DuckDBPyConnection, sql: str) -> None:
+        self._connection = connection
+        self._parsed = _parsed(connection, sql)
 
-def tables_read(connection: duckdb.DuckDBPyConnection, sql: str) -> tuple[str, ...] | None:
-    """Return the tables that the query reads, as ``schema.table``.
+    @property
+    def is_limited(self) -> bool:
+        """Whether it takes some of its rows only: LIMIT or OFFSET at its end, or a sample anywhere."""
+        has_limit = any(modifier["type"] == "LIMIT_MODIFIER" for modifier in self._parsed["modifiers"])
+        return has_limit or any(node["sample"] is not None for node in _nodes(self._parsed, "sample"))
 
-    ``None`` where that cannot be told from its words: views, macros and table functions read others behind it.
-    """
-    parsed, tables = _parsed(connection, sql), _tables(connection)
-    if _calls(connection, parsed, _MACROS) or any(True for _ in _nodes(parsed, "type", "TABLE_FUNCTION")):
-        return None
-    views = _views(connection)
-    inner = {entry["key"].lower() for node in _nodes(parsed, "cte_map") for entry in node["cte_map"]["map"]}
-    read = set()
-    for node in _nodes(parsed, "table_name"):
-        schema, name = node["schema_name"].lower(), node["table_name"].lower()
-        table = None if node["catalog_name"] else tables.get((schema or "main", name))
-        if table is not None:
-            read.add(table)
-        # A query that is named like a view may read that view, or stand beside a place where the view is read.
-        elif schema or name not in inner or name in views:
+    @property
+    def is_volatile(self) -> bool:
+        """Whether it may give other rows each time it is asked: it calls ``random()`` or its like, or a macro of
+        the file, which may."""
+        return any(each.is_volatile or each.is_macro_of_file for each in self._functions)
+
+    @property
+    def selects_rows(self) -> bool:
+        """Whether it does no more than to select and filter the rows of one table, each by itself.
+
+        Then a predicate on a column reaches the table. Anything else DuckDB would do anew for every scan.
+        """
+        node = self._parsed
+        if node["type"] != "SELECT_NODE" or node["from_table"]["type"] != "BASE_TABLE":
+            return False
+        if self.tables is None or node["cte_map"]["map"] or node["modifiers"]:
+            return False
+        if any(node[part] for part in ("group_expressions", "group_sets", "having", "qualify")):
+            return False
+        others = {each["class"] for each in _nodes(node, "class")} & {"WINDOW", "SUBQUERY"}
+        return not others and not any(each.is_aggregate for each in self._functions)
+
+    @cached_property
+    def tables(self) -> tuple[str, ...] | None:
+        """The tables that it reads, as ``schema.table``.
+
+        ``None`` where that cannot be told from its words: views, macros and table functions read others behind it.
+        """
+        if any(True for _ in _nodes(self._parsed, "type", "TABLE_FUNCTION")):
             return None
-    return tuple(sorted(read))
+        if any(each.is_macro_of_file for each in self._functions):
+            return None
+        tables, views = _tables(self._connection), _views(self._connection)
+        ctes = (node["cte_map"]["map"] for node in _nodes(self._parsed, "cte_map"))
+        inner = {entry["key"].lower() for entries in ctes for entry in entries}
+        read = set()
+        for node in _nodes(self._parsed, "table_name"):
+            schema, name = node["schema_name"].lower(), node["table_name"].lower()
+            table = None if node["catalog_name"] else tables.get((schema or "main", name))
+            if table is not None:
+                read.add(table)
+            # A query that is named like a view may read that view, or stand beside a place where the view is read.
+            elif schema or name not in inner or name in views:
+                return None
+        return tuple(sorted(read))
+
+    @cached_property
+    def _functions(self) -> Sequence[_Function]:
+        """The functions that it calls; those of one name are all there, since only DuckDB knows which is meant."""
+        called = {node["function_name"].lower() for node in _nodes(self._parsed, "function_name")}
+        if not called:
+            # DuckDB's list is long, and most queries call none.
+            return ()
+        rows = self._connection.execute(
+            "SELECT function_type, stability, internal FROM duckdb_functions() "
+            "WHERE list_contains(?, lower(function_name))",
+            [sorted(called)],
+        )
+        return [_Function(*row) for row in rows.fetchall()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Function:
+    """A function as ``duckdb_functions()`` shows it."""
+
+    kind: str
+    stability: str | None
+    internal: bool
+
+    @property
+    def is_volatile(self) -> bool:
+        return self.stability == "VOLATILE"
+
+    @property
+    def is_aggregate(self) -> bool:
+        return self.kind == "aggregate"
+
+    @property
+    def is_macro_of_file(self) -> bool:
+        """Macros that come with DuckDB are built of functions and read nothing."""
+        return self.kind in ("macro", "table_macro") and not self.internal
 
 
 def _tables(connection: duckdb.DuckDBPyConnection) -> Mapping[tuple[str, str], str]:
@@ -87,16 +134,6 @@ def _views(connection: duckdb.DuckDBPyConnection) -> frozenset[str]:
     """Return the names of the file's views, in lower case."""
     rows = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal")
     return frozenset(name.lower() for (name,) in rows.fetchall())
-
-
-def _calls(connection: duckdb.DuckDBPyConnection, parsed: Any, functions: str) -> bool:
-    """Return whether one of the *functions* is called, which a condition on ``duckdb_functions()`` tells."""
-    called = {node["function_name"].lower() for node in _nodes(parsed, "function_name")}
-    if not called:
-        # The list of all functions is long, and most queries call none.
-        return False
-    names = connection.execute(f"SELECT function_name FROM duckdb_functions() WHERE {functions}")
-    return not called.isdisjoint(name.lower() for (name,) in names.fetchall())
 
 
 def _nodes(tree: Any, field: str, value: str | None = None) -> Iterator[dict[str, Any]]:
