@@ -153,7 +153,6 @@ def test_what_went_wrong_inside_stays_inside(server: HttpServer) -> None:
     assert get(f"{server.url}/broken") == (500, '{"error": "Internal Server Error"}\n')
 
 
-@pytest.mark.slow
 def test_clients_that_say_nothing_or_nonsense_keep_nobody_out(server: HttpServer) -> None:
     host, port = server.url.removeprefix("http://").split(":")
     with ExitStack() as stack:

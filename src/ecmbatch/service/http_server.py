@@ -80,6 +80,8 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
     block_on_close = False
+    # With five, the default, the kernel drops some of a burst of connections; they come back seconds later.
+    request_queue_size = 128
 
     def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
         self._open: OrderedDict[socket.socket, None] = OrderedDict()
