@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -31,8 +30,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Look for fewer examples where somebody waits for the quick part, and compile once for all processes."""
-    # Thousands of tests are many objects that stay: do not look through them all the time.
-    gc.set_threshold(200_000)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
     settings.load_profile("quick" if config.option.markexpr == "not slow" else "whole")

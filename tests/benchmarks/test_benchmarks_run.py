@@ -12,7 +12,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["duckdb-append-16", "postgres-to-duckdb-append", "postgres-to-postgres-upsert1"]
+    "name",
+    [
+        "duckdb-append-16",
+        pytest.param("postgres-to-duckdb-append", marks=pytest.mark.every_combination),
+        "postgres-to-postgres-upsert1",
+    ],
 )
 def test_a_comparison_measures_both_sides_and_finds_the_same_rows(name: str, tmp_path: Path) -> None:
     options = ["--rows", "1000", "--only", name, "--repeat", "1", "--work", str(tmp_path)]

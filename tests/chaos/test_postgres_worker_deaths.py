@@ -23,10 +23,10 @@ RANGES = {"strategy": "range", "key": "id", "partitions": 3}
     ("point", "occurrence"),
     [
         ("scan.claimed", 1),
-        ("stage.written", 2),
+        pytest.param("stage.written", 2, marks=pytest.mark.every_combination),
         ("stage.sealed", 2),
         ("checkpoint.after", 2),
-        ("scan.completed", 1),
+        pytest.param("scan.completed", 1, marks=pytest.mark.every_combination),
     ],
 )
 def test_its_scan_goes_on_in_another_one(

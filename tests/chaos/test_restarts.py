@@ -45,7 +45,16 @@ def is_success(folder: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("of_postgres", [("source",), ("store",), ("ledger",), EVERYTHING], ids="-".join)
+@pytest.mark.parametrize(
+    "of_postgres",
+    [
+        pytest.param(("source",), marks=pytest.mark.every_combination),
+        ("store",),
+        pytest.param(("ledger",), marks=pytest.mark.every_combination),
+        EVERYTHING,
+    ],
+    ids="-".join,
+)
 def test_every_row_arrives_once_however_often_the_server_restarts(
     of_postgres: tuple[str, ...], tmp_path: Path
 ) -> None:
