@@ -35,9 +35,7 @@ def combinations() -> list[Any]:
     for number, point in enumerate(POINTS):
         ways = [way for way in WAYS if way[1] == "threads" or point not in IN_SCANS]
         for turn, (mode, (partitions, executor)) in enumerate(itertools.product(MODES, ways)):
-            # What a run passes before it publishes is much the same as with other sources and stores.
             chosen = turn // len(ways) == number % len(MODES)
-            chosen = chosen and (point.startswith("publish.") or number % 2 == 0)
             chosen = chosen and turn % len(ways) == (number + turn // len(ways)) % len(ways)
             marks = [] if chosen else [pytest.mark.every_combination]
             found.append(pytest.param(point, mode, partitions, executor, marks=marks))

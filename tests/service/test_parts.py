@@ -163,6 +163,15 @@ def test_clients_that_say_nothing_or_nonsense_keep_nobody_out(server: HttpServer
         assert get(f"{server.url}/page")[0] == HTTPStatus.OK
 
 
+def test_a_burst_of_connections_is_let_in_before_any_is_answered() -> None:
+    busy = HttpServer("127.0.0.1", 0, {})
+    host, port = busy.url.removeprefix("http://").split(":")
+    with ExitStack() as stack:
+        stack.callback(busy.close)
+        for _ in range(100):
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=30))
+
+
 def test_a_port_that_is_taken_is_a_usage_error(server: HttpServer) -> None:
     port = int(server.url.rpartition(":")[2])
     with pytest.raises(UsageError, match=f"cannot listen at 127.0.0.1, port {port}: ") as raised:

@@ -43,9 +43,7 @@ from ecmbatch.ledger.records import NewRun, RunRecord
 from ecmbatch.ledger.run_queries import latest_run, run_of
 from ecmbatch.ledger.runs import Runs, create_run
 from ecmbatch.protocol.checkpoint import rfc3339
-from ecmbatch.protocol.intervals import (
-    UNFINISHED as UNFINISHED_BACKFILLS,
-)
+from ecmbatch.protocol.intervals import UNFINISHED as UNFINISHED_BACKFILLS
 from ecmbatch.protocol.intervals import (
     BackfillIntervals,
     BackfillStatus,
